@@ -1,0 +1,52 @@
+package api
+
+import (
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Record is one stored object. A record is immutable once it is in a store.
+type Record struct {
+	Key
+	UID string
+	// Revision is the object's resourceVersion: the revision of the command
+	// that wrote it. The store sets it.
+	Revision uint64
+	// Bytes are the object's Kubernetes protobuf message, without envelope
+	// and without resourceVersion.
+	Bytes []byte
+	// Index is what can be asked without decoding Bytes.
+	Index Index
+}
+
+// Index is the part of an object that selectors and joins need.
+type Index struct {
+	Labels map[string]string
+	// Fields are the values of the kind's field selectors, but
+	// metadata.name and metadata.namespace, which are in the key.
+	Fields map[string]string
+	// Owners are the uids of the object's owners.
+	Owners []string
+	// Deleting reports that deletionTimestamp is set.
+	Deleting bool
+}
+
+// ResourceVersion is the record's revision as Kubernetes writes it.
+func (r *Record) ResourceVersion() string { return strconv.FormatUint(r.Revision, 10) }
+
+// Message is the object's protobuf message with its resourceVersion. Protobuf
+// merges the appended metadata into the message's own (field 1 of every kind
+// is ObjectMeta, field 6 of that is resourceVersion).
+func (r *Record) Message() []byte { return AppendRevision(r.Bytes, r.Revision) }
+
+// AppendRevision returns a copy of message with metadata.resourceVersion set.
+func AppendRevision(message []byte, revision uint64) []byte {
+	rv := strconv.FormatUint(revision, 10)
+	out := make([]byte, 0, len(message)+len(rv)+6)
+	out = append(out, message...)
+	out = protowire.AppendTag(out, 1, protowire.BytesType)
+	out = protowire.AppendVarint(out, uint64(2+len(rv)))
+	out = protowire.AppendTag(out, 6, protowire.BytesType)
+	return protowire.AppendString(out, rv)
+}
