@@ -7,6 +7,7 @@ import (
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -80,6 +81,9 @@ type Subresource struct {
 	// GVK of the body; empty parts are the parent's.
 	Group, Version, Kind string
 	Verbs                []string
+	// New gives an empty body where that is not the parent's kind; nil
+	// otherwise, and where the body is a stream.
+	New func() runtime.Object
 }
 
 // Scale reads and writes the scale of an object.

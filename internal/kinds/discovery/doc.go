@@ -1,0 +1,3 @@
+// Package discovery holds the kinds of discovery.k8s.io/v1: a file per kind with its
+// names, defaults, validation, columns and field selectors.
+package discovery

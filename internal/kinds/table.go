@@ -1,0 +1,28 @@
+// Package kinds is the one table of all kinds that Wherry serves.
+package kinds
+
+import (
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/kinds/apps"
+	"github.com/wherry-project/wherry/internal/kinds/coordination"
+	"github.com/wherry-project/wherry/internal/kinds/core"
+	"github.com/wherry-project/wherry/internal/kinds/discovery"
+)
+
+// Table makes the table of all kinds. Discovery lists them in its order.
+func Table() *api.Kinds {
+	return api.NewKinds(
+		core.ConfigMap(),
+		core.Event(),
+		core.Namespace(),
+		core.Node(),
+		core.Pod(),
+		core.Secret(),
+		core.ServiceAccount(),
+		core.Service(),
+		apps.Deployment(),
+		apps.ReplicaSet(),
+		coordination.Lease(),
+		discovery.EndpointSlice(),
+	)
+}
