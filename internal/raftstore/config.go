@@ -1,0 +1,97 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/store"
+)
+
+// Dial makes a new connection to another member's address, secured both ways.
+// The store closes it if it has a Close method. It should be made without
+// waiting, as grpc.NewClient does.
+type Dial func(ctx context.Context, address string) (grpc.ClientConnInterface, error)
+
+// Config says who this replica is and what it works with.
+type Config struct {
+	// ID is the member's identity for life, Address where others reach it now.
+	ID, Address string
+	// Dir holds the log, the snapshots and the format file.
+	Dir string
+	// Codec decodes records for the snapshots' readers.
+	Codec *api.Codec
+	Dial  Dial
+	// Authorize decides whether the peer of a call is a member; nil lets
+	// everyone in and is for tests.
+	Authorize func(ctx context.Context) error
+	Logger    *slog.Logger
+	// Metrics may be nil.
+	Metrics  *prometheus.Registry
+	Timeouts Timeouts
+	Limits   Limits
+}
+
+// Timeouts tune elections and waits; zero fields have defaults.
+type Timeouts struct {
+	// Heartbeat is how long a follower waits for its leader, Election how long
+	// a candidate waits for votes, Lease how long a leader leads without a
+	// quorum: 400 ms, 400 ms, 300 ms.
+	Heartbeat, Election, Lease time.Duration
+	// Request bounds a read or write whose caller has no earlier deadline: 10 s.
+	Request time.Duration
+}
+
+// Limits bound memory and entries; zero fields have defaults.
+type Limits struct {
+	// Mem bounds the state's ring and a command's size.
+	Mem store.Limits
+	// EntryCommands and EntryBytes bound the commands that share one log
+	// entry: 512, 512 KiB (a larger command has an entry of its own).
+	EntryCommands, EntryBytes int
+	// Queue bounds the commands that wait for an entry; more callers wait
+	// outside: 4096.
+	Queue int
+	// SnapshotEntries is after how many log entries a snapshot is made: 16384.
+	// TrailingEntries stay in the log behind it: 8192.
+	SnapshotEntries, TrailingEntries uint64
+}
+
+func (c Config) withDefaults() Config {
+	set(&c.Timeouts.Heartbeat, 400*time.Millisecond)
+	set(&c.Timeouts.Election, 400*time.Millisecond)
+	set(&c.Timeouts.Lease, min(c.Timeouts.Heartbeat, 300*time.Millisecond))
+	set(&c.Timeouts.Request, 10*time.Second)
+	set(&c.Limits.EntryCommands, 512)
+	set(&c.Limits.EntryBytes, 512<<10)
+	set(&c.Limits.Queue, 4096)
+	set(&c.Limits.SnapshotEntries, 16384)
+	set(&c.Limits.TrailingEntries, 8192)
+	return c
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	switch {
+	case c.ID == "":
+		return errors.New("raft store: no member id")
+	case c.Address == "":
+		return errors.New("raft store: no address")
+	case c.Dir == "":
+		return errors.New("raft store: no data directory")
+	case c.Codec == nil || c.Dial == nil || c.Logger == nil:
+		return errors.New("raft store: codec, dialer and logger must be given")
+	}
+	return nil
+}
