@@ -1,0 +1,95 @@
+# What each target does: `make help`. The two that matter are `make demo` and
+# `make test`; both install the Debian packages they need, and say which.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS   += --no-print-directory
+
+GO      ?= go
+TOOLS   := $(CURDIR)/.cache/tools
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# The daemons and tools are pure Go. podrun links libcontainer, whose first
+# steps inside a namespace are C: it alone is built with cgo, static.
+PURE    := controld noded wherry podshim
+PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-static"'
+
+step = @printf '\033[1m== %s\033[0m\n' "$(1)"
+
+.PHONY: help build demo test test-unit test-e2e bench lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: deps ## all programs into bin/
+	$(call step,build $(PURE) podrun into bin/)
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PURE:%=./cmd/%)
+	@CGO_ENABLED=1 $(GO) build -trimpath $(PODRUN) -o bin/ ./cmd/podrun
+
+demo: deps-test build ## a cluster on this machine: apply, reach by name, lose the leader, carry on
+	@WHERRY_BIN=$(CURDIR)/bin scripts/demo.sh
+
+test: deps-test tools lint-proto drift vet archtest test-unit build test-e2e ## everything that must hold; .ci/run is this
+	$(call step,all passed)
+
+test-unit: ## all Go tests with the race detector
+	$(call step,go test -race)
+	@$(GO) test -race -tags seccomp -timeout 10m $$($(GO) list -tags seccomp ./... | grep -v /e2e)
+
+test-e2e: build ## the end-to-end tests, on the built programs
+	$(call step,end-to-end tests)
+	@WHERRY_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 20m ./e2e/...
+
+lint-proto: tools ## the gRPC API: style, and nothing broken since proto/wherry.binpb
+	$(call step,buf lint)
+	@$(TOOLS)/buf lint
+	$(call step,buf breaking)
+	@$(TOOLS)/buf breaking --against proto/wherry.binpb
+
+drift: tools ## generated files are what their sources make
+	$(call step,generated files are up to date)
+	@scripts/generate.sh --check $(TOOLS)
+
+vet:
+	$(call step,go vet)
+	@$(GO) vet -tags seccomp ./...
+
+archtest:
+	$(call step,layers and other rules of docs/layout.md)
+	@$(GO) test ./internal/archtest/...
+
+lint: ## golangci-lint; not part of `make test`
+	$(call step,golangci-lint)
+	@$(GO) -C tools/lint build -o $(TOOLS)/ tool
+	@$(TOOLS)/golangci-lint run
+
+bench: deps-bench build ## the figures of docs/performance.md, each beside its floor
+	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run .
+
+generate: tools ## Go code and descriptor set from proto/
+	@scripts/generate.sh $(TOOLS)
+
+api-image: tools ## after a meant addition to the API: what `buf breaking` compares with
+	@$(TOOLS)/buf build --exclude-source-info -o proto/wherry.binpb
+
+tools: $(TOOLS)/buf
+
+# All tools of tools/go.mod at once; again when a version changes there.
+$(TOOLS)/buf: tools/go.mod tools/go.sum
+	$(call step,build the tools that tools/go.mod pins)
+	@$(GO) -C tools build -o $(TOOLS)/ tool
+	@touch $@
+
+deps:
+	@scripts/deps.sh build
+
+deps-test:
+	@scripts/deps.sh build test
+
+deps-bench:
+	@scripts/deps.sh build test bench
+
+clean: ## what was built
+	rm -rf bin .cache
