@@ -127,9 +127,6 @@ type EventKind string
 const (
 	// ContainerExited says that Container ended; its output is in its log.
 	ContainerExited EventKind = "ContainerExited"
-	// ContainerOOM says that the kernel killed a process of Container for
-	// want of memory while the container goes on.
-	ContainerOOM EventKind = "ContainerOOM"
 	// SandboxLost says that the sandbox's shim died; all of its containers
 	// are lost.
 	SandboxLost EventKind = "SandboxLost"
