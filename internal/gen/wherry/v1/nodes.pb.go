@@ -1108,6 +1108,7 @@ type OpenStream struct {
 	//	*OpenStream_Logs
 	//	*OpenStream_Exec
 	//	*OpenStream_Dial
+	//	*OpenStream_Images
 	Open          isOpenStream_Open `protobuf_oneof:"open"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1184,6 +1185,15 @@ func (x *OpenStream) GetDial() *DialOpen {
 	return nil
 }
 
+func (x *OpenStream) GetImages() *ImagesOpen {
+	if x != nil {
+		if x, ok := x.Open.(*OpenStream_Images); ok {
+			return x.Images
+		}
+	}
+	return nil
+}
+
 type isOpenStream_Open interface {
 	isOpenStream_Open()
 }
@@ -1200,11 +1210,65 @@ type OpenStream_Dial struct {
 	Dial *DialOpen `protobuf:"bytes,4,opt,name=dial,proto3,oneof"`
 }
 
+type OpenStream_Images struct {
+	Images *ImagesOpen `protobuf:"bytes,5,opt,name=images,proto3,oneof"`
+}
+
 func (*OpenStream_Logs) isOpenStream_Open() {}
 
 func (*OpenStream_Exec) isOpenStream_Open() {}
 
 func (*OpenStream_Dial) isOpenStream_Open() {}
+
+func (*OpenStream_Images) isOpenStream_Open() {}
+
+// ImagesOpen carries an archive: to the node to be imported, or from it.
+type ImagesOpen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: bytes down are an archive to import, the answer is an
+	// ImportImagesResponse in the last message's result. Else the image to
+	// export, as bytes up.
+	ExportReference string `protobuf:"bytes,1,opt,name=export_reference,json=exportReference,proto3" json:"export_reference,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ImagesOpen) Reset() {
+	*x = ImagesOpen{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImagesOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImagesOpen) ProtoMessage() {}
+
+func (x *ImagesOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImagesOpen.ProtoReflect.Descriptor instead.
+func (*ImagesOpen) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ImagesOpen) GetExportReference() string {
+	if x != nil {
+		return x.ExportReference
+	}
+	return ""
+}
 
 type LogsOpen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1216,7 +1280,7 @@ type LogsOpen struct {
 
 func (x *LogsOpen) Reset() {
 	*x = LogsOpen{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1292,7 @@ func (x *LogsOpen) String() string {
 func (*LogsOpen) ProtoMessage() {}
 
 func (x *LogsOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1305,7 @@ func (x *LogsOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsOpen.ProtoReflect.Descriptor instead.
 func (*LogsOpen) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{15}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *LogsOpen) GetPodUid() string {
@@ -1268,7 +1332,7 @@ type ExecOpen struct {
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1344,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1357,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{16}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecOpen) GetPodUid() string {
@@ -1323,7 +1387,7 @@ type DialOpen struct {
 
 func (x *DialOpen) Reset() {
 	*x = DialOpen{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1335,7 +1399,7 @@ func (x *DialOpen) String() string {
 func (*DialOpen) ProtoMessage() {}
 
 func (x *DialOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1348,7 +1412,7 @@ func (x *DialOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialOpen.ProtoReflect.Descriptor instead.
 func (*DialOpen) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{17}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DialOpen) GetPodUid() string {
@@ -1374,6 +1438,8 @@ type StreamRequest struct {
 	//	*StreamRequest_Bytes
 	//	*StreamRequest_Exec
 	//	*StreamRequest_Error
+	//	*StreamRequest_End
+	//	*StreamRequest_Result
 	Data          isStreamRequest_Data `protobuf_oneof:"data"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1381,7 +1447,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1459,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1472,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{18}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StreamRequest) GetId() string {
@@ -1450,6 +1516,24 @@ func (x *StreamRequest) GetError() *anypb.Any {
 	return nil
 }
 
+func (x *StreamRequest) GetEnd() bool {
+	if x != nil {
+		if x, ok := x.Data.(*StreamRequest_End); ok {
+			return x.End
+		}
+	}
+	return false
+}
+
+func (x *StreamRequest) GetResult() *anypb.Any {
+	if x != nil {
+		if x, ok := x.Data.(*StreamRequest_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
 type isStreamRequest_Data interface {
 	isStreamRequest_Data()
 }
@@ -1467,11 +1551,25 @@ type StreamRequest_Error struct {
 	Error *anypb.Any `protobuf:"bytes,4,opt,name=error,proto3,oneof"`
 }
 
+type StreamRequest_End struct {
+	// The side that sends it sends no more data.
+	End bool `protobuf:"varint,5,opt,name=end,proto3,oneof"`
+}
+
+type StreamRequest_Result struct {
+	// The outcome of an import.
+	Result *anypb.Any `protobuf:"bytes,6,opt,name=result,proto3,oneof"`
+}
+
 func (*StreamRequest_Bytes) isStreamRequest_Data() {}
 
 func (*StreamRequest_Exec) isStreamRequest_Data() {}
 
 func (*StreamRequest_Error) isStreamRequest_Data() {}
+
+func (*StreamRequest_End) isStreamRequest_Data() {}
+
+func (*StreamRequest_Result) isStreamRequest_Data() {}
 
 type StreamResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1479,6 +1577,7 @@ type StreamResponse struct {
 	//
 	//	*StreamResponse_Bytes
 	//	*StreamResponse_Exec
+	//	*StreamResponse_End
 	Data          isStreamResponse_Data `protobuf_oneof:"data"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1486,7 +1585,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1597,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1610,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{19}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StreamResponse) GetData() isStreamResponse_Data {
@@ -1539,6 +1638,15 @@ func (x *StreamResponse) GetExec() *ExecRequest {
 	return nil
 }
 
+func (x *StreamResponse) GetEnd() bool {
+	if x != nil {
+		if x, ok := x.Data.(*StreamResponse_End); ok {
+			return x.End
+		}
+	}
+	return false
+}
+
 type isStreamResponse_Data interface {
 	isStreamResponse_Data()
 }
@@ -1551,9 +1659,16 @@ type StreamResponse_Exec struct {
 	Exec *ExecRequest `protobuf:"bytes,2,opt,name=exec,proto3,oneof"`
 }
 
+type StreamResponse_End struct {
+	// The side that sends it sends no more data.
+	End bool `protobuf:"varint,3,opt,name=end,proto3,oneof"`
+}
+
 func (*StreamResponse_Bytes) isStreamResponse_Data() {}
 
 func (*StreamResponse_Exec) isStreamResponse_Data() {}
+
+func (*StreamResponse_End) isStreamResponse_Data() {}
 
 // ImagesCall asks the node for its images: an Images request in an Any.
 type ImagesCall struct {
@@ -1566,7 +1681,7 @@ type ImagesCall struct {
 
 func (x *ImagesCall) Reset() {
 	*x = ImagesCall{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1693,7 @@ func (x *ImagesCall) String() string {
 func (*ImagesCall) ProtoMessage() {}
 
 func (x *ImagesCall) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1706,7 @@ func (x *ImagesCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesCall.ProtoReflect.Descriptor instead.
 func (*ImagesCall) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{20}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ImagesCall) GetId() string {
@@ -1619,7 +1734,7 @@ type ImagesReply struct {
 
 func (x *ImagesReply) Reset() {
 	*x = ImagesReply{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1631,7 +1746,7 @@ func (x *ImagesReply) String() string {
 func (*ImagesReply) ProtoMessage() {}
 
 func (x *ImagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1644,7 +1759,7 @@ func (x *ImagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesReply.ProtoReflect.Descriptor instead.
 func (*ImagesReply) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{21}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ImagesReply) GetId() string {
@@ -1751,14 +1866,18 @@ const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\x03uid\x18\x04 \x01(\tR\x03uid\"9\n" +
 	"\tStatusAck\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xa5\x01\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xd6\x01\n" +
 	"\n" +
 	"OpenStream\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x04logs\x18\x02 \x01(\v2\x13.wherry.v1.LogsOpenH\x00R\x04logs\x12)\n" +
 	"\x04exec\x18\x03 \x01(\v2\x13.wherry.v1.ExecOpenH\x00R\x04exec\x12)\n" +
-	"\x04dial\x18\x04 \x01(\v2\x13.wherry.v1.DialOpenH\x00R\x04dialB\x06\n" +
-	"\x04open\"U\n" +
+	"\x04dial\x18\x04 \x01(\v2\x13.wherry.v1.DialOpenH\x00R\x04dial\x12/\n" +
+	"\x06images\x18\x05 \x01(\v2\x15.wherry.v1.ImagesOpenH\x00R\x06imagesB\x06\n" +
+	"\x04open\"7\n" +
+	"\n" +
+	"ImagesOpen\x12)\n" +
+	"\x10export_reference\x18\x01 \x01(\tR\x0fexportReference\"U\n" +
 	"\bLogsOpen\x12\x17\n" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\x120\n" +
 	"\arequest\x18\x02 \x01(\v2\x16.wherry.v1.LogsRequestR\arequest\"O\n" +
@@ -1767,16 +1886,19 @@ const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\x05start\x18\x02 \x01(\v2\x14.wherry.v1.ExecStartR\x05start\"=\n" +
 	"\bDialOpen\x12\x17\n" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x9c\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xe0\x01\n" +
 	"\rStreamRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x05bytes\x18\x02 \x01(\fH\x00R\x05bytes\x12-\n" +
 	"\x04exec\x18\x03 \x01(\v2\x17.wherry.v1.ExecResponseH\x00R\x04exec\x12,\n" +
-	"\x05error\x18\x04 \x01(\v2\x14.google.protobuf.AnyH\x00R\x05errorB\x06\n" +
-	"\x04data\"^\n" +
+	"\x05error\x18\x04 \x01(\v2\x14.google.protobuf.AnyH\x00R\x05error\x12\x12\n" +
+	"\x03end\x18\x05 \x01(\bH\x00R\x03end\x12.\n" +
+	"\x06result\x18\x06 \x01(\v2\x14.google.protobuf.AnyH\x00R\x06resultB\x06\n" +
+	"\x04data\"r\n" +
 	"\x0eStreamResponse\x12\x16\n" +
 	"\x05bytes\x18\x01 \x01(\fH\x00R\x05bytes\x12,\n" +
-	"\x04exec\x18\x02 \x01(\v2\x16.wherry.v1.ExecRequestH\x00R\x04execB\x06\n" +
+	"\x04exec\x18\x02 \x01(\v2\x16.wherry.v1.ExecRequestH\x00R\x04exec\x12\x12\n" +
+	"\x03end\x18\x03 \x01(\bH\x00R\x03endB\x06\n" +
 	"\x04data\"L\n" +
 	"\n" +
 	"ImagesCall\x12\x0e\n" +
@@ -1802,7 +1924,7 @@ func file_wherry_v1_nodes_proto_rawDescGZIP() []byte {
 	return file_wherry_v1_nodes_proto_rawDescData
 }
 
-var file_wherry_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_wherry_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_wherry_v1_nodes_proto_goTypes = []any{
 	(*SessionRequest)(nil),  // 0: wherry.v1.SessionRequest
 	(*Hello)(nil),           // 1: wherry.v1.Hello
@@ -1819,18 +1941,19 @@ var file_wherry_v1_nodes_proto_goTypes = []any{
 	(*ObjectName)(nil),      // 12: wherry.v1.ObjectName
 	(*StatusAck)(nil),       // 13: wherry.v1.StatusAck
 	(*OpenStream)(nil),      // 14: wherry.v1.OpenStream
-	(*LogsOpen)(nil),        // 15: wherry.v1.LogsOpen
-	(*ExecOpen)(nil),        // 16: wherry.v1.ExecOpen
-	(*DialOpen)(nil),        // 17: wherry.v1.DialOpen
-	(*StreamRequest)(nil),   // 18: wherry.v1.StreamRequest
-	(*StreamResponse)(nil),  // 19: wherry.v1.StreamResponse
-	(*ImagesCall)(nil),      // 20: wherry.v1.ImagesCall
-	(*ImagesReply)(nil),     // 21: wherry.v1.ImagesReply
-	(*anypb.Any)(nil),       // 22: google.protobuf.Any
-	(*LogsRequest)(nil),     // 23: wherry.v1.LogsRequest
-	(*ExecStart)(nil),       // 24: wherry.v1.ExecStart
-	(*ExecResponse)(nil),    // 25: wherry.v1.ExecResponse
-	(*ExecRequest)(nil),     // 26: wherry.v1.ExecRequest
+	(*ImagesOpen)(nil),      // 15: wherry.v1.ImagesOpen
+	(*LogsOpen)(nil),        // 16: wherry.v1.LogsOpen
+	(*ExecOpen)(nil),        // 17: wherry.v1.ExecOpen
+	(*DialOpen)(nil),        // 18: wherry.v1.DialOpen
+	(*StreamRequest)(nil),   // 19: wherry.v1.StreamRequest
+	(*StreamResponse)(nil),  // 20: wherry.v1.StreamResponse
+	(*ImagesCall)(nil),      // 21: wherry.v1.ImagesCall
+	(*ImagesReply)(nil),     // 22: wherry.v1.ImagesReply
+	(*anypb.Any)(nil),       // 23: google.protobuf.Any
+	(*LogsRequest)(nil),     // 24: wherry.v1.LogsRequest
+	(*ExecStart)(nil),       // 25: wherry.v1.ExecStart
+	(*ExecResponse)(nil),    // 26: wherry.v1.ExecResponse
+	(*ExecRequest)(nil),     // 27: wherry.v1.ExecRequest
 }
 var file_wherry_v1_nodes_proto_depIdxs = []int32{
 	1,  // 0: wherry.v1.SessionRequest.hello:type_name -> wherry.v1.Hello
@@ -1839,40 +1962,42 @@ var file_wherry_v1_nodes_proto_depIdxs = []int32{
 	4,  // 3: wherry.v1.SessionRequest.node_status:type_name -> wherry.v1.NodeStatus
 	5,  // 4: wherry.v1.SessionRequest.rules_applied:type_name -> wherry.v1.RulesApplied
 	6,  // 5: wherry.v1.SessionRequest.event:type_name -> wherry.v1.NodeEvent
-	21, // 6: wherry.v1.SessionRequest.images_reply:type_name -> wherry.v1.ImagesReply
-	22, // 7: wherry.v1.Hello.registration:type_name -> google.protobuf.Any
-	22, // 8: wherry.v1.PodStatus.status:type_name -> google.protobuf.Any
-	22, // 9: wherry.v1.NodeStatus.status:type_name -> google.protobuf.Any
-	22, // 10: wherry.v1.NodeEvent.event:type_name -> google.protobuf.Any
+	22, // 6: wherry.v1.SessionRequest.images_reply:type_name -> wherry.v1.ImagesReply
+	23, // 7: wherry.v1.Hello.registration:type_name -> google.protobuf.Any
+	23, // 8: wherry.v1.PodStatus.status:type_name -> google.protobuf.Any
+	23, // 9: wherry.v1.NodeStatus.status:type_name -> google.protobuf.Any
+	23, // 10: wherry.v1.NodeEvent.event:type_name -> google.protobuf.Any
 	8,  // 11: wherry.v1.SessionResponse.welcome:type_name -> wherry.v1.Welcome
 	10, // 12: wherry.v1.SessionResponse.delta:type_name -> wherry.v1.Delta
 	13, // 13: wherry.v1.SessionResponse.status_ack:type_name -> wherry.v1.StatusAck
 	14, // 14: wherry.v1.SessionResponse.open_stream:type_name -> wherry.v1.OpenStream
 	9,  // 15: wherry.v1.SessionResponse.heartbeat_ack:type_name -> wherry.v1.HeartbeatAck
-	20, // 16: wherry.v1.SessionResponse.images_call:type_name -> wherry.v1.ImagesCall
+	21, // 16: wherry.v1.SessionResponse.images_call:type_name -> wherry.v1.ImagesCall
 	11, // 17: wherry.v1.Delta.put:type_name -> wherry.v1.NodeObject
 	12, // 18: wherry.v1.Delta.remove:type_name -> wherry.v1.ObjectName
-	22, // 19: wherry.v1.NodeObject.object:type_name -> google.protobuf.Any
-	15, // 20: wherry.v1.OpenStream.logs:type_name -> wherry.v1.LogsOpen
-	16, // 21: wherry.v1.OpenStream.exec:type_name -> wherry.v1.ExecOpen
-	17, // 22: wherry.v1.OpenStream.dial:type_name -> wherry.v1.DialOpen
-	23, // 23: wherry.v1.LogsOpen.request:type_name -> wherry.v1.LogsRequest
-	24, // 24: wherry.v1.ExecOpen.start:type_name -> wherry.v1.ExecStart
-	25, // 25: wherry.v1.StreamRequest.exec:type_name -> wherry.v1.ExecResponse
-	22, // 26: wherry.v1.StreamRequest.error:type_name -> google.protobuf.Any
-	26, // 27: wherry.v1.StreamResponse.exec:type_name -> wherry.v1.ExecRequest
-	22, // 28: wherry.v1.ImagesCall.request:type_name -> google.protobuf.Any
-	22, // 29: wherry.v1.ImagesReply.response:type_name -> google.protobuf.Any
-	22, // 30: wherry.v1.ImagesReply.error:type_name -> google.protobuf.Any
-	0,  // 31: wherry.v1.Nodes.Session:input_type -> wherry.v1.SessionRequest
-	18, // 32: wherry.v1.Nodes.Stream:input_type -> wherry.v1.StreamRequest
-	7,  // 33: wherry.v1.Nodes.Session:output_type -> wherry.v1.SessionResponse
-	19, // 34: wherry.v1.Nodes.Stream:output_type -> wherry.v1.StreamResponse
-	33, // [33:35] is the sub-list for method output_type
-	31, // [31:33] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	23, // 19: wherry.v1.NodeObject.object:type_name -> google.protobuf.Any
+	16, // 20: wherry.v1.OpenStream.logs:type_name -> wherry.v1.LogsOpen
+	17, // 21: wherry.v1.OpenStream.exec:type_name -> wherry.v1.ExecOpen
+	18, // 22: wherry.v1.OpenStream.dial:type_name -> wherry.v1.DialOpen
+	15, // 23: wherry.v1.OpenStream.images:type_name -> wherry.v1.ImagesOpen
+	24, // 24: wherry.v1.LogsOpen.request:type_name -> wherry.v1.LogsRequest
+	25, // 25: wherry.v1.ExecOpen.start:type_name -> wherry.v1.ExecStart
+	26, // 26: wherry.v1.StreamRequest.exec:type_name -> wherry.v1.ExecResponse
+	23, // 27: wherry.v1.StreamRequest.error:type_name -> google.protobuf.Any
+	23, // 28: wherry.v1.StreamRequest.result:type_name -> google.protobuf.Any
+	27, // 29: wherry.v1.StreamResponse.exec:type_name -> wherry.v1.ExecRequest
+	23, // 30: wherry.v1.ImagesCall.request:type_name -> google.protobuf.Any
+	23, // 31: wherry.v1.ImagesReply.response:type_name -> google.protobuf.Any
+	23, // 32: wherry.v1.ImagesReply.error:type_name -> google.protobuf.Any
+	0,  // 33: wherry.v1.Nodes.Session:input_type -> wherry.v1.SessionRequest
+	19, // 34: wherry.v1.Nodes.Stream:input_type -> wherry.v1.StreamRequest
+	7,  // 35: wherry.v1.Nodes.Session:output_type -> wherry.v1.SessionResponse
+	20, // 36: wherry.v1.Nodes.Stream:output_type -> wherry.v1.StreamResponse
+	35, // [35:37] is the sub-list for method output_type
+	33, // [33:35] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_wherry_v1_nodes_proto_init() }
@@ -1902,15 +2027,19 @@ func file_wherry_v1_nodes_proto_init() {
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_Dial)(nil),
+		(*OpenStream_Images)(nil),
 	}
-	file_wherry_v1_nodes_proto_msgTypes[18].OneofWrappers = []any{
+	file_wherry_v1_nodes_proto_msgTypes[19].OneofWrappers = []any{
 		(*StreamRequest_Bytes)(nil),
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_Error)(nil),
+		(*StreamRequest_End)(nil),
+		(*StreamRequest_Result)(nil),
 	}
-	file_wherry_v1_nodes_proto_msgTypes[19].OneofWrappers = []any{
+	file_wherry_v1_nodes_proto_msgTypes[20].OneofWrappers = []any{
 		(*StreamResponse_Bytes)(nil),
 		(*StreamResponse_Exec)(nil),
+		(*StreamResponse_End)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1918,7 +2047,7 @@ func file_wherry_v1_nodes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wherry_v1_nodes_proto_rawDesc), len(file_wherry_v1_nodes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

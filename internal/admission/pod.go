@@ -1,0 +1,82 @@
+package admission
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/wherry-project/wherry/internal/apierr"
+)
+
+const tolerateSeconds = 300
+
+// defaultTolerations lets a pod stay on a node that is not ready or cannot be
+// reached for five minutes, unless it says otherwise.
+func defaultTolerations(r *Request) error {
+	pod, ok := r.Object.(*corev1.Pod)
+	if !ok || r.Subresource != "" || r.Operation == Delete {
+		return nil
+	}
+	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} {
+		if tolerates(pod.Spec.Tolerations, key) {
+			continue
+		}
+		seconds := int64(tolerateSeconds)
+		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{
+			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds,
+		})
+	}
+	return nil
+}
+
+func tolerates(list []corev1.Toleration, key string) bool {
+	for _, t := range list {
+		if (t.Key == key || t.Key == "") && (t.Effect == corev1.TaintEffectNoExecute || t.Effect == "") {
+			return true
+		}
+	}
+	return false
+}
+
+// priority turns the name of a built-in priority class into its number.
+func priority(r *Request) error {
+	pod, ok := r.Object.(*corev1.Pod)
+	if !ok || r.Operation != Create || r.Subresource != "" {
+		return nil
+	}
+	value := int32(0)
+	switch name := pod.Spec.PriorityClassName; name {
+	case "":
+	case "system-cluster-critical":
+		value = 2000000000
+	case "system-node-critical":
+		value = 2000001000
+	default:
+		return apierr.Forbidden("pods", pod.Name, fmt.Errorf("no PriorityClass with name %s was found", name))
+	}
+	if pod.Spec.Priority != nil && *pod.Spec.Priority != value {
+		return apierr.Forbidden("pods", pod.Name, fmt.Errorf("the integer value of priority (%d) must not be provided in pod spec; priority admission controller computed %d from the given PriorityClass name", *pod.Spec.Priority, value))
+	}
+	pod.Spec.Priority = &value
+	if pod.Spec.PreemptionPolicy == nil {
+		policy := corev1.PreemptLowerPriority
+		pod.Spec.PreemptionPolicy = &policy
+	}
+	return nil
+}
+
+// taintNewNode keeps pods off a node until it has been seen to be ready.
+func taintNewNode(r *Request) error {
+	node, ok := r.Object.(*corev1.Node)
+	if !ok || r.Operation != Create {
+		return nil
+	}
+	taint := corev1.Taint{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}
+	for _, t := range node.Spec.Taints {
+		if t.MatchTaint(&taint) {
+			return nil
+		}
+	}
+	node.Spec.Taints = append(node.Spec.Taints, taint)
+	return nil
+}
