@@ -1,0 +1,216 @@
+// Hello is the program in test images: a web page that says who serves it, a
+// client that fetches by name, and the small things that tests of pods need. It
+// is static, knows only /etc/resolv.conf and /etc/hosts, and ends at once on
+// SIGTERM, also as process 1.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const usage = `usage: hello COMMAND
+  serve [PORT]             answer HTTP on PORT (8080): who serves, and what $PAGE says
+  fetch URL [TIMEOUT]      print what URL answers; try until TIMEOUT (5s) is over
+  lookup NAME [TYPE]       print what NAME resolves to: A AAAA HOST CNAME SRV PTR TXT
+  sleep [DURATION]         wait, for ever if no duration is given
+  echo TEXT...             print TEXT
+  exit CODE                end with CODE
+`
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	arg := func(i int, otherwise string) string {
+		if i < len(args) {
+			return args[i]
+		}
+		return otherwise
+	}
+	var err error
+	switch arg(0, "") {
+	case "serve":
+		err = serve(ctx, arg(1, "8080"))
+	case "fetch":
+		err = fetch(ctx, arg(1, ""), arg(2, "5s"))
+	case "lookup":
+		err = lookup(ctx, arg(1, ""), strings.ToUpper(arg(2, "HOST")))
+	case "sleep":
+		err = sleep(ctx, arg(1, "0s"))
+	case "echo":
+		fmt.Println(strings.Join(args[1:], " "))
+	case "exit":
+		code, err := strconv.Atoi(arg(1, "0"))
+		if err == nil {
+			return code
+		}
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	default:
+		fmt.Fprint(os.Stderr, usage)
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// serve answers every path with the page, /healthz with ok, /hostname with the
+// bare name.
+func serve(ctx context.Context, port string) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("/hostname", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, host+"\n") })
+	mux.HandleFunc("/client", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr+"\n") })
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "hello from %s\n", host)
+		if page := os.Getenv("PAGE"); page != "" {
+			fmt.Fprintln(w, page)
+		}
+	})
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+port)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("serving on %s as %s\n", l.Addr(), host)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	err = srv.Shutdown(end)
+	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// fetch prints a page. Every try uses a new connection, so that services can
+// choose another endpoint.
+func fetch(ctx context.Context, url, timeout string) error {
+	limit, err := time.ParseDuration(timeout)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 3 * time.Second}
+	for {
+		err := fetchOnce(ctx, client, url)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func fetchOnce(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s: %s", url, resp.Status, body)
+	}
+	_, err = os.Stdout.Write(body)
+	return err
+}
+
+// lookup prints one answer a line, sorted. HOST asks as programs do, with
+// /etc/hosts and both families.
+func lookup(ctx context.Context, name, kind string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := ask(ctx, &net.Resolver{PreferGo: true}, name, kind)
+	if err != nil {
+		return err
+	}
+	slices.Sort(out)
+	for _, s := range out {
+		fmt.Println(s)
+	}
+	return nil
+}
+
+func ask(ctx context.Context, r *net.Resolver, name, kind string) (out []string, err error) {
+	switch kind {
+	case "HOST":
+		return r.LookupHost(ctx, name)
+	case "A", "AAAA":
+		ips, err := r.LookupNetIP(ctx, map[string]string{"A": "ip4", "AAAA": "ip6"}[kind], name)
+		for _, ip := range ips {
+			out = append(out, ip.Unmap().String())
+		}
+		return out, err
+	case "CNAME":
+		c, err := r.LookupCNAME(ctx, name)
+		return []string{c}, err
+	case "SRV":
+		_, srvs, err := r.LookupSRV(ctx, "", "", name)
+		for _, s := range srvs {
+			out = append(out, fmt.Sprintf("%d %d %d %s", s.Priority, s.Weight, s.Port, s.Target))
+		}
+		return out, err
+	case "PTR":
+		return r.LookupAddr(ctx, name)
+	case "TXT":
+		return r.LookupTXT(ctx, name)
+	}
+	return nil, fmt.Errorf("unknown type %q", kind)
+}
+
+func sleep(ctx context.Context, duration string) error {
+	d, err := time.ParseDuration(duration)
+	if err != nil {
+		return err
+	}
+	if d == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+	return nil
+}
