@@ -1,0 +1,105 @@
+// Package authn finds out who makes a request: by client certificate, by
+// bearer token where a hook knows tokens, or nobody (system:anonymous), and as
+// whom a user who may impersonate wants to be seen.
+package authn
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/pki"
+)
+
+// The user and groups that authentication itself gives.
+const (
+	Anonymous       = "system:anonymous"
+	Unauthenticated = "system:unauthenticated"
+	Authenticated   = "system:authenticated"
+)
+
+// Verifier believes or refuses a certificate; *pki.Verifier is one. Without a
+// certificate it answers pki.Nobody.
+type Verifier interface {
+	Peer(s *tls.ConnectionState) (pki.Peer, error)
+}
+
+// Config are the parts of an Authenticator.
+type Config struct {
+	Verifier Verifier
+	// Token knows bearer tokens. An error refuses the request. Nil refuses
+	// every token.
+	Token func(ctx context.Context, token string) (api.User, error)
+	// Authorize answers whether u may do verb (impersonate) to t. Nil lets
+	// nobody impersonate.
+	Authorize func(u api.User, t api.Target, verb string) error
+}
+
+// Authenticator names users. It may be used by many goroutines.
+type Authenticator struct{ cfg Config }
+
+// New makes an authenticator.
+func New(cfg Config) *Authenticator { return &Authenticator{cfg} }
+
+// Request names the user of an HTTP request: the impersonated one if the
+// headers ask for it. Errors have the kind apierr Unauthorized, Forbidden or
+// BadRequest.
+func (a *Authenticator) Request(r *http.Request) (api.User, error) {
+	u, err := a.User(r.Context(), r.TLS, r.Header.Get("Authorization"))
+	if err != nil {
+		return api.User{}, err
+	}
+	return a.impersonate(u, r.Header)
+}
+
+// User names who is at the other end of a connection, or holds the token of an
+// Authorization header. A token goes before a certificate, so that a program
+// with both acts as its token says.
+func (a *Authenticator) User(ctx context.Context, s *tls.ConnectionState, authorization string) (api.User, error) {
+	if token, ok := bearer(authorization); ok {
+		return a.token(ctx, token)
+	}
+	p, err := a.cfg.Verifier.Peer(s)
+	switch {
+	case errors.Is(err, pki.ErrExpired), errors.Is(err, pki.ErrNotOurs), errors.Is(err, pki.ErrPinned):
+		return api.User{}, apierr.New(apierr.ErrUnauthorized, "Unauthorized: %w", err)
+	case err != nil:
+		return api.User{}, apierr.New(apierr.ErrUnauthorized, "Unauthorized: client certificate: %w", err)
+	case p.Role == pki.Nobody:
+		return api.User{Name: Anonymous, Groups: []string{Unauthenticated}}, nil
+	case p.User == "":
+		return api.User{}, apierr.Unauthorized("Unauthorized: the client certificate has no common name, so it names no user")
+	}
+	return known(api.User{Name: p.User, Groups: p.Groups}), nil
+}
+
+func (a *Authenticator) token(ctx context.Context, token string) (api.User, error) {
+	if a.cfg.Token == nil {
+		return api.User{}, apierr.Unauthorized("Unauthorized: bearer tokens are not accepted yet; use a client certificate")
+	}
+	u, err := a.cfg.Token(ctx, token)
+	if err != nil {
+		return api.User{}, apierr.New(apierr.ErrUnauthorized, "Unauthorized: %w", err)
+	}
+	return known(u), nil
+}
+
+// bearer takes the token out of an Authorization header.
+func bearer(header string) (string, bool) {
+	scheme, token, ok := strings.Cut(strings.TrimSpace(header), " ")
+	token = strings.TrimSpace(token)
+	return token, ok && strings.EqualFold(scheme, "bearer") && token != ""
+}
+
+// known adds the group of all who are somebody.
+func known(u api.User) api.User {
+	if !slices.Contains(u.Groups, Authenticated) {
+		u.Groups = append(slices.Clone(u.Groups), Authenticated)
+	}
+	return u
+}
