@@ -8,29 +8,48 @@ import (
 
 // Local is a Store over a Mem alone, for tests and benchmarks: nothing is
 // durable.
-type Local struct{ mem *Mem }
+type Local struct {
+	mem    *Mem
+	limits Limits
+}
 
 var _ Store = (*Local)(nil)
 
-// NewLocal makes an empty store.
-func NewLocal(codec *api.Codec) *Local { return &Local{NewMem(codec, Limits{})} }
+// NewLocal makes an empty store with default limits.
+func NewLocal(codec *api.Codec) *Local { return NewLocalLimits(codec, Limits{}) }
+
+// NewLocalLimits makes an empty store.
+func NewLocalLimits(codec *api.Codec, limits Limits) *Local {
+	return &Local{NewMem(codec, limits), limits}
+}
+
+// Mem is the store's state.
+func (l *Local) Mem() *Mem { return l.mem }
 
 // Snapshot implements Reader.
 func (l *Local) Snapshot(ctx context.Context, at At) (*Snapshot, error) {
-	switch at.Level {
-	case AtLeast:
+	if at.Level == AtLeast || at.Level == Exactly {
 		if err := l.mem.Wait(ctx, at.Revision); err != nil {
 			return nil, err
 		}
-	case Exactly:
+	}
+	if at.Level == Exactly {
 		return l.mem.SnapshotAt(at.Revision)
 	}
 	return l.mem.Snapshot(), nil
 }
 
-// Commit implements Writer.
+// Commit implements Writer. The command goes the way of the log, encoded and
+// decoded, so that the store keeps nothing of the caller's.
 func (l *Local) Commit(ctx context.Context, c Command) (uint64, error) {
 	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	b, err := c.Encode(l.limits)
+	if err != nil {
+		return 0, err
+	}
+	if c, err = l.mem.DecodeCommand(b); err != nil {
 		return 0, err
 	}
 	return l.mem.Apply(c)
