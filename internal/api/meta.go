@@ -2,11 +2,12 @@ package api
 
 import (
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// ValidateMeta checks the metadata of an object that is created: its name by
-// the kind's rule, labels, the size of annotations, owners, finalizers and
+// ValidateMeta checks the metadata of an object on create and update: its name
+// by the kind's rule, labels, the size of annotations, owners, finalizers and
 // managed fields. A name has been made of generateName before.
 func ValidateMeta(k *Kind, obj Object) field.ErrorList {
 	rule := k.ValidName
@@ -16,12 +17,34 @@ func ValidateMeta(k *Kind, obj Object) field.ErrorList {
 	return validation.ValidateObjectMetaAccessor(obj, k.Namespaced, rule, field.NewPath("metadata"))
 }
 
-// ValidateMetaUpdate checks the metadata of an object that takes the place of
-// old: what ValidateMeta checks but the name, and that name, namespace, uid and
-// the times of creation and deletion stay. Finalizers of an object that is
-// being deleted may only be removed.
+// ValidateMetaUpdate checks that name, namespace, uid and the times of creation
+// and deletion stay, that the generation does not go back, and that an object
+// that is being deleted gets no new finalizers. ValidateMeta runs as well.
 func ValidateMetaUpdate(obj, old Object) field.ErrorList {
 	path := field.NewPath("metadata")
-	errs := validation.ValidateObjectMetaAccessorUpdate(obj, old, path)
-	return append(errs, validation.ValidateFinalizers(obj.GetFinalizers(), path.Child("finalizers"))...)
+	var errs field.ErrorList
+	if old.GetDeletionTimestamp() != nil {
+		errs = validation.ValidateNoNewFinalizers(obj.GetFinalizers(), old.GetFinalizers(), path.Child("finalizers"))
+	}
+	if obj.GetGeneration() < old.GetGeneration() {
+		errs = append(errs, field.Invalid(path.Child("generation"), obj.GetGeneration(), "must not be decremented"))
+	}
+	for _, f := range []struct {
+		name    string
+		is, was any
+	}{
+		{"name", obj.GetName(), old.GetName()},
+		{"namespace", obj.GetNamespace(), old.GetNamespace()},
+		{"uid", obj.GetUID(), old.GetUID()},
+		{"creationTimestamp", obj.GetCreationTimestamp(), old.GetCreationTimestamp()},
+		{"deletionTimestamp", obj.GetDeletionTimestamp(), old.GetDeletionTimestamp()},
+		{"deletionGracePeriodSeconds", obj.GetDeletionGracePeriodSeconds(), old.GetDeletionGracePeriodSeconds()},
+	} {
+		errs = append(errs, validation.ValidateImmutableField(f.is, f.was, path.Child(f.name))...)
+	}
+	return errs
 }
+
+// KeepMeta gives obj the metadata of old, but for what a write of /status may
+// change: resourceVersion and managedFields.
+func KeepMeta(obj, old Object) { metav1.ResetObjectMetaForStatus(obj, old) }

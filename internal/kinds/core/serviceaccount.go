@@ -1,20 +1,31 @@
 package core
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wherry-project/wherry/internal/api"
 )
 
-// ServiceAccount is the kind of serviceaccounts.
+// ServiceAccount is the kind of service accounts.
 func ServiceAccount() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "ServiceAccount",
 		Resource: "serviceaccounts", Singular: "serviceaccount",
-		ShortNames:          []string{"sa"},
-		Namespaced:          true,
-		Verbs:               []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
-		New:                 func() api.Object { return &corev1.ServiceAccount{} },
+		ShortNames: []string{"sa"},
+		Namespaced: true,
+		Verbs:      allVerbs(),
+		New:        func() api.Object { return &corev1.ServiceAccount{} },
+		Columns: []metav1.TableColumnDefinition{
+			api.NameColumn(),
+			api.NumberColumn("Secrets", corev1.ServiceAccount{}.SwaggerDoc()["secrets"]),
+			api.AgeColumn(),
+		},
+		Cells: api.Row(func(a *corev1.ServiceAccount, now time.Time) []any {
+			return []any{a.Name, int64(len(a.Secrets)), api.Age(a.CreationTimestamp, now)}
+		}),
 		DeleteAnswersObject: true,
 	}
 }
