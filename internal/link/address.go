@@ -15,6 +15,9 @@ type Address struct {
 	// HostScope keeps the kernel from choosing the address as a source for
 	// traffic through other links.
 	HostScope bool
+	// Label notes whose address it is; it begins with the link's name and a
+	// colon and has at most 15 bytes.
+	Label string
 }
 
 // Addresses returns all IPv4 addresses.
@@ -27,6 +30,7 @@ func (h *Handle) Addresses() ([]Address, error) {
 	for _, a := range list {
 		out = append(out, Address{
 			Link: a.LinkIndex, Prefix: prefixOf(a.IPNet), HostScope: a.Scope == unix.RT_SCOPE_HOST,
+			Label: a.Label,
 		})
 	}
 	return out, nil
@@ -49,7 +53,7 @@ func (h *Handle) DeleteAddress(a Address) error {
 }
 
 func addrMessage(a Address) *netlink.Addr {
-	m := &netlink.Addr{IPNet: ipNet(a.Prefix)}
+	m := &netlink.Addr{IPNet: ipNet(a.Prefix), Label: a.Label}
 	if a.HostScope {
 		m.Scope = unix.RT_SCOPE_HOST
 	}

@@ -3,57 +3,97 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/wherry-project/wherry/internal/link"
 	"github.com/wherry-project/wherry/internal/nft"
 )
 
+// ruleset is what Network needs of nftables. nft.Conn and nft.Fake provide it.
+type ruleset interface {
+	Commit(ctx context.Context, changes nft.Changes) error // all or nothing
+	Intact(ctx context.Context, family nft.Family, table string) (bool, error)
+	Close() error
+}
+
 // Network is the pod network of one node. Its methods may be called from
 // several goroutines; Attach and Detach of different pods do not wait for each
 // other, those of one pod are the caller's to order.
 type Network struct {
-	opts   Options
-	links  *link.Handle
-	tables *nft.Conn
+	opts  Options
+	links *link.Handle
+	rules ruleset
 
-	mu      sync.Mutex // cfg and addrs; not held over netlink
-	cfg     Config
-	applied bool
-	addrs   pool
+	mu    sync.Mutex // the fields below; not held over netlink
+	now   settings   // what new pods get
+	addrs pool
+	pods  map[string]Pod  // attached
+	busy  map[string]bool // links that an Attach is making
 
-	applying sync.Mutex // one Apply at a time
-	lastNAT  *nft.Table
+	applying sync.Mutex // one Apply or Remove at a time; guards the field below
+	nat      *nft.Table // what this process committed last
 }
-
-var errNotBuilt = errors.New("not built yet")
 
 // Open makes a Network ready: it finds the pods that an earlier process
 // attached and keeps their addresses reserved. It changes nothing.
-func Open(ctx context.Context, opts Options) (*Network, error) { return nil, errNotBuilt }
+func Open(ctx context.Context, opts Options) (*Network, error) {
+	links, err := link.Open(opts.NetNS)
+	if err != nil {
+		return nil, fmt.Errorf("open pod network: %w", err)
+	}
+	rules, err := nft.Open(opts.NetNS)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open pod network: %w", err), links.Close())
+	}
+	n := &Network{opts: opts, links: links, rules: rules, pods: make(map[string]Pod), busy: make(map[string]bool)}
+	if err := n.adopt(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open pod network: %w", err), n.Close())
+	}
+	return n, nil
+}
 
 // Close lets go of the kernel connections. Pods, routes and rules stay: they
 // are for the next Open.
-func (n *Network) Close() error { return errNotBuilt }
+func (n *Network) Close() error {
+	return errors.Join(n.rules.Close(), n.links.Close())
+}
 
-// Apply makes the kernel's state that of cfg: routes, VXLAN, masquerade, held
-// addresses, forwarding. It looks at the kernel each time, so applying the
-// same cfg again repairs what others took away, and otherwise changes nothing.
-func (n *Network) Apply(ctx context.Context, cfg Config) error { return errNotBuilt }
+// adopt takes over the pods that are attached.
+func (n *Network) adopt(ctx context.Context) error {
+	pods, err := n.List(ctx)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, p := range pods {
+		if !p.Address.IsValid() {
+			continue // half made: Attach starts anew
+		}
+		if _, err := n.addrs.take(p.ID, p.Address); err != nil {
+			return err
+		}
+		n.pods[p.ID] = p
+	}
+	return nil
+}
 
 // Remove takes everything of Wherry's network off the node, pods included.
-func (n *Network) Remove(ctx context.Context) error { return errNotBuilt }
-
-// Attach gives a pod its namespace, link and address. A pod that is attached
-// already is returned as it is; one half attached is made anew.
-// The kind of the error is ErrUnavailable before the first Apply and when the
-// range has no free address, ErrConflict when cfg.Address belongs to another.
-func (n *Network) Attach(ctx context.Context, cfg PodConfig) (Pod, error) { return Pod{}, errNotBuilt }
-
-// Detach takes a pod's link, route and address away, and its namespace if
-// Attach made it. A pod that is not attached is no error.
-func (n *Network) Detach(ctx context.Context, id string) error { return errNotBuilt }
-
-// List returns the pods that the kernel knows, sorted by ID, also those that
-// an earlier process attached.
-func (n *Network) List(ctx context.Context) ([]Pod, error) { return nil, errNotBuilt }
+func (n *Network) Remove(ctx context.Context) error {
+	pods, err := n.List(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range pods {
+		errs = append(errs, n.Detach(ctx, p.ID))
+	}
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	errs = append(errs, n.reconcile(wanted{}))
+	gone := nft.Changes{Family: nft.IPv4, Table: tableName, Remove: true}
+	errs = append(errs, n.rules.Commit(ctx, gone))
+	n.nat = nil
+	return errors.Join(errs...)
+}

@@ -212,10 +212,11 @@ func (b *batch) fillRest(c *Changes) error {
 			return err
 		}
 	}
+	for _, name := range c.DelChains { // they may jump to each other
+		b.conn.FlushChain(&nftables.Chain{Table: b.table, Name: name})
+	}
 	for _, name := range c.DelChains {
-		ch := &nftables.Chain{Table: b.table, Name: name}
-		b.conn.FlushChain(ch)
-		b.conn.DelChain(ch)
+		b.conn.DelChain(&nftables.Chain{Table: b.table, Name: name})
 	}
 	for _, name := range c.DelSets {
 		b.conn.DelSet(&nftables.Set{Table: b.table, Name: name})
