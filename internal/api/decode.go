@@ -43,6 +43,19 @@ func (t *Kinds) NewBody(gvk schema.GroupVersionKind) (Object, bool) {
 	return nil, false
 }
 
+// Body names the kind of a subresource's body. Where the subresource names no
+// version, group and version are the parent's.
+func (k *Kind) Body(s Subresource) schema.GroupVersionKind {
+	gvk := schema.GroupVersionKind{Group: s.Group, Version: s.Version, Kind: s.Kind}
+	if gvk.Version == "" {
+		gvk.Group, gvk.Version = k.Group, k.Version
+	}
+	if gvk.Kind == "" {
+		gvk.Kind = k.Kind
+	}
+	return gvk
+}
+
 // DecodeJSON, DecodeYAML and DecodeProtobuf decode a request's body into into.
 // The body must be of kind want, or name no kind. With ValidateStrict unknown
 // and repeated fields are an error, with ValidateWarn they are returned as
