@@ -1,0 +1,156 @@
+// Package apiserver is the one door to the cluster's state. Every write of an
+// object, by a user, a node or a controller, is authorized, defaulted, admitted
+// and validated here, under the writer's identity, before it is one
+// compare-and-set command of the store. gRPC is served here; the Kubernetes
+// REST paths are a translation in front of the same methods.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wherry-project/wherry/internal/admission"
+	"github.com/wherry-project/wherry/internal/alloc"
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/authz"
+	"github.com/wherry-project/wherry/internal/patch"
+	"github.com/wherry-project/wherry/internal/store"
+)
+
+// maxTries bounds how often a write is tried again after somebody else's.
+const maxTries = 50
+
+// Config are the parts that a Server is made of.
+type Config struct {
+	Store store.Store
+	Codec *api.Codec
+	Alloc *alloc.Allocator
+	// Now is the clock of creation and deletion timestamps; nil is time.Now.
+	Now func() time.Time
+}
+
+// Server implements api.Resources over a store.
+type Server struct {
+	store store.Store
+	codec *api.Codec
+	alloc *alloc.Allocator
+	authz *authz.Authorizer
+	admit admission.Chain
+	merge *patch.Fields
+	now   func() time.Time
+}
+
+var _ api.Resources = (*Server)(nil)
+
+// New makes a server.
+func New(cfg Config) *Server {
+	s := &Server{
+		store: cfg.Store, codec: cfg.Codec, alloc: cfg.Alloc, now: cfg.Now,
+		admit: admission.BuiltIn(), merge: patch.NewFields(cfg.Codec.Kinds()),
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.authz = authz.New(graph{s})
+	return s
+}
+
+// Kinds is the table of what is served.
+func (s *Server) Kinds() *api.Kinds { return s.codec.Kinds() }
+
+// Codec decodes records.
+func (s *Server) Codec() *api.Codec { return s.codec }
+
+// resolve finds the kind that a target names, and checks its shape.
+func (s *Server) resolve(t api.Target, verb string) (*api.Kind, error) {
+	k, ok := s.Kinds().Resource(t.Group, t.Version, t.Resource)
+	if !ok {
+		return nil, errNoResource()
+	}
+	if t.Namespace != "" && !k.Namespaced {
+		return nil, errNoResource()
+	}
+	verbs := k.Verbs
+	if t.Subresource != "" {
+		sub, ok := k.Subresource(t.Subresource)
+		if !ok {
+			return nil, errNoResource()
+		}
+		verbs = sub.Verbs
+	}
+	for _, v := range verbs {
+		if v == verb {
+			return k, nil
+		}
+	}
+	return nil, apierr.MethodNotAllowed(k.KeyResource(), verb)
+}
+
+func errNoResource() error {
+	return apierr.New(apierr.ErrNotFound, "the server could not find the requested resource")
+}
+
+// enter resolves and authorizes.
+func (s *Server) enter(u api.User, t api.Target, verb string) (*api.Kind, error) {
+	k, err := s.resolve(t, verb)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Authorize(u, t, verb); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Authorize answers whether u may do verb to t, for the front ends' own
+// verbs such as impersonate.
+func (s *Server) Authorize(u api.User, t api.Target, verb string) error {
+	return s.authz.Authorize(authz.Attributes{User: u, Verb: verb, Target: t})
+}
+
+// graph answers the authorizer's questions out of the replica's own state.
+type graph struct{ s *Server }
+
+// PodNode implements authz.Graph.
+func (g graph) PodNode(namespace, name string) (string, bool) {
+	snap, err := g.s.store.Snapshot(context.Background(), store.At{Level: store.Any})
+	if err != nil {
+		return "", false
+	}
+	r, ok := snap.Get(api.Key{Resource: "pods", Namespace: namespace, Name: name})
+	if !ok {
+		return "", false
+	}
+	return r.Index.Fields["spec.nodeName"], true
+}
+
+// attempt runs do on this replica's state. A success stands: the store
+// compared. An answer that rests on what was read alone (an error, or a write
+// that would change nothing) is asked again of a linearizable snapshot, and a
+// lost race is tried again from the newer state.
+func (s *Server) attempt(ctx context.Context, do func(snap *store.Snapshot) (settled bool, err error)) error {
+	at := store.At{Level: store.Any}
+	for range maxTries {
+		snap, err := s.store.Snapshot(ctx, at)
+		if err != nil {
+			return err
+		}
+		settled, err := do(snap)
+		var lost *store.CompareError
+		switch {
+		case errors.As(err, &lost):
+			at = store.At{Level: store.Linearizable}
+		case settled || at.Level == store.Linearizable:
+			return err
+		default:
+			at = store.At{Level: store.Linearizable}
+		}
+	}
+	return apierr.ServerTimeout("objects", "update", time.Second)
+}
+
+func (s *Server) timestamp() metav1.Time { return metav1.Time{Time: s.now().Truncate(time.Second)} }
