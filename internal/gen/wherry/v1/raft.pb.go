@@ -223,13 +223,16 @@ func (x *RaftEntry) GetAppendedAt() int64 {
 }
 
 type AppendRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Header        *RaftHeader            `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
-	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	PrevIndex     uint64                 `protobuf:"varint,3,opt,name=prev_index,json=prevIndex,proto3" json:"prev_index,omitempty"`
-	PrevTerm      uint64                 `protobuf:"varint,4,opt,name=prev_term,json=prevTerm,proto3" json:"prev_term,omitempty"`
-	Entries       []*RaftEntry           `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
-	CommitIndex   uint64                 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Header      *RaftHeader            `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	Term        uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	PrevIndex   uint64                 `protobuf:"varint,3,opt,name=prev_index,json=prevIndex,proto3" json:"prev_index,omitempty"`
+	PrevTerm    uint64                 `protobuf:"varint,4,opt,name=prev_term,json=prevTerm,proto3" json:"prev_term,omitempty"`
+	Entries     []*RaftEntry           `protobuf:"bytes,5,rep,name=entries,proto3" json:"entries,omitempty"`
+	CommitIndex uint64                 `protobuf:"varint,6,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	// The request goes on in the next message, which has only entries; it is
+	// answered once, at its end.
+	More          bool `protobuf:"varint,7,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +307,13 @@ func (x *AppendRequest) GetCommitIndex() uint64 {
 		return x.CommitIndex
 	}
 	return 0
+}
+
+func (x *AppendRequest) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 type AppendResponse struct {
@@ -1397,7 +1407,7 @@ const file_wherry_v1_raft_proto_rawDesc = "" +
 	"extensions\x18\x05 \x01(\fR\n" +
 	"extensions\x12\x1f\n" +
 	"\vappended_at\x18\x06 \x01(\x03R\n" +
-	"appendedAt\"\xe1\x01\n" +
+	"appendedAt\"\xf5\x01\n" +
 	"\rAppendRequest\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.wherry.v1.RaftHeaderR\x06header\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
@@ -1405,7 +1415,8 @@ const file_wherry_v1_raft_proto_rawDesc = "" +
 	"prev_index\x18\x03 \x01(\x04R\tprevIndex\x12\x1b\n" +
 	"\tprev_term\x18\x04 \x01(\x04R\bprevTerm\x12.\n" +
 	"\aentries\x18\x05 \x03(\v2\x14.wherry.v1.RaftEntryR\aentries\x12!\n" +
-	"\fcommit_index\x18\x06 \x01(\x04R\vcommitIndex\"\xcc\x01\n" +
+	"\fcommit_index\x18\x06 \x01(\x04R\vcommitIndex\x12\x12\n" +
+	"\x04more\x18\a \x01(\bR\x04more\"\xcc\x01\n" +
 	"\x0eAppendResponse\x12-\n" +
 	"\x06header\x18\x01 \x01(\v2\x15.wherry.v1.RaftHeaderR\x06header\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1d\n" +
