@@ -13,14 +13,14 @@ var ErrStopped = errors.New("watch is stopped")
 // is queued for it, and objects are never copied. One goroutine at a time may
 // call Next.
 type Watch struct {
-	mem    *Mem
-	filter Filter
-	from   uint64 // nothing up to here is wanted
-	number uint64 // of the next event to look at
-	batch  []Event
-	wake   chan struct{}
-	stop   chan struct{}
-	once   sync.Once
+	mem     *Mem
+	filter  Filter
+	reached uint64 // the revision up to which Next has given everything
+	number  uint64 // of the next event to look at
+	batch   []Event
+	wake    chan struct{}
+	stop    chan struct{}
+	once    sync.Once
 
 	// While it is parked (guarded by parked.mu): the place in its list, and
 	// the number of the event that woke it.
@@ -33,15 +33,18 @@ const (
 	scanEvents  = 4096 // looked at under one hold of the lock
 )
 
-// Watch starts after revision from, which may still be to come.
+// Watch starts after revision from.
 func (m *Mem) Watch(f Filter, from uint64) (*Watch, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if from < m.ring.floor {
 		return nil, tooOld(from, m.ring.floor)
 	}
+	if from > m.live.revision {
+		return nil, tooNew(from, m.live.revision)
+	}
 	return &Watch{
-		mem: m, filter: f, from: from, number: m.ring.after(from), slot: -1,
+		mem: m, filter: f, reached: from, number: m.ring.after(from), slot: -1,
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}, nil
 }
@@ -63,6 +66,7 @@ func (w *Watch) Next(ctx context.Context) (events []Event, upTo uint64, err erro
 		if err != nil {
 			return nil, 0, err
 		}
+		w.reached = upTo
 		if len(w.batch) > 0 {
 			return w.batch, upTo, nil
 		}
@@ -77,7 +81,8 @@ func (w *Watch) Next(ctx context.Context) (events []Event, upTo uint64, err erro
 			return nil, 0, ErrStopped
 		case <-ctx.Done():
 			if revision, quiet := w.mem.unpark(w); quiet {
-				return nil, max(revision, w.from), ctx.Err()
+				w.reached = revision
+				return nil, revision, ctx.Err()
 			}
 			<-w.wake
 			w.number = w.woken
@@ -95,23 +100,23 @@ func (w *Watch) scan() (upTo uint64, parked bool, err error) {
 	defer m.mu.RUnlock()
 	r := &m.ring
 	if w.number < r.first {
-		return 0, false, tooOld(max(w.from, 1), r.floor)
+		return 0, false, tooOld(w.reached, r.floor)
 	}
 	var revision uint64
 	for end := w.number + scanEvents; w.number < r.next; w.number++ {
 		e := r.at(w.number)
 		if e.Revision != revision && (len(w.batch) >= batchEvents || w.number >= end) {
-			return max(e.Revision-1, w.from), false, nil
+			return e.Revision - 1, false, nil
 		}
 		revision = e.Revision
-		if revision > w.from && w.filter.matches(e) {
+		if w.filter.matches(e) {
 			w.batch = append(w.batch, *e)
 		}
 	}
 	if len(w.batch) == 0 {
 		m.parked.add(w)
 	}
-	return max(m.live.revision, w.from), len(w.batch) == 0, nil
+	return m.live.revision, len(w.batch) == 0, nil
 }
 
 // Stop ends the watch; a Next that waits returns.
