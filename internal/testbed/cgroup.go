@@ -23,6 +23,9 @@ type hierarchy struct {
 	V2    bool   `json:"v2"`
 	// Options are those to mount a v1 hierarchy again with.
 	Options string `json:"options"`
+	// Delegating is v2's nsdelegate: who is in a cgroup namespace cannot place
+	// a process that comes from outside of it.
+	Delegating bool `json:"delegating"`
 }
 
 func (h hierarchy) cpuset() bool {
@@ -50,7 +53,7 @@ func hierarchies() ([]hierarchy, error) {
 			continue
 		}
 		seen[where[2]] = true
-		h := hierarchy{Mount: where[4], V2: what[0] == "cgroup2"}
+		h := hierarchy{Mount: where[4], V2: what[0] == "cgroup2", Delegating: strings.Contains(what[2], "nsdelegate")}
 		if !h.V2 {
 			h.Options = v1Options(what[2])
 		}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -74,7 +75,7 @@ func (t *Testbed) Run(ctx context.Context, host string, c Command) error {
 	if err != nil {
 		return err
 	}
-	enter, done, err := entrance(p)
+	enter, done, err := entrance(p, trees)
 	if err != nil {
 		return t.offError(host)
 	}
@@ -114,8 +115,10 @@ func exitCode(e *exec.ExitError) int {
 }
 
 // entrance opens a running host. enter moves the calling thread into it, for
-// good; a process forked afterwards is in the host wholly.
-func entrance(p power) (enter func() error, done func(), err error) {
+// good; a process forked afterwards is in the host wholly. (With nsdelegate
+// it sees cgroup paths as the machine does: it must be born in a cgroup that
+// its own namespace would not let it into.)
+func entrance(p power, trees []hierarchy) (enter func() error, done func(), err error) {
 	fd, err := unix.PidfdOpen(p.Pid, 0)
 	if err != nil {
 		return nil, nil, err
@@ -124,7 +127,10 @@ func entrance(p power) (enter func() error, done func(), err error) {
 		unix.Close(fd)
 		return nil, nil, errors.New("the host is off")
 	}
-	const kinds = unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWPID
+	kinds := unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWPID
+	if !slices.ContainsFunc(trees, func(h hierarchy) bool { return h.Delegating }) {
+		kinds |= unix.CLONE_NEWCGROUP
+	}
 	enter = func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return err

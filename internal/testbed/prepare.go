@@ -49,9 +49,10 @@ func Host(args []string) error {
 	ready := os.NewFile(fdReady, "ready")
 	var spec hostSpec
 	b := make([]byte, 1<<20)
-	f := os.NewFile(fdSpec, "spec")
-	n, _ := f.ReadAt(b, 0)
-	err := json.Unmarshal(b[:n], &spec)
+	n, err := unix.Pread(fdSpec, b, 0) // no os.File: its finalizer would close it for the second stage
+	if err == nil {
+		err = json.Unmarshal(b[:n], &spec)
+	}
 	if err == nil && os.Getpid() != 1 {
 		err = errors.New("a host's init is process 1 of its PID namespace; `wherry testbed up` starts it")
 	}
@@ -83,8 +84,8 @@ func prepare(s hostSpec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("part from the machine's mounts: %w", err)
 	}
-	if err := unix.Unmount(s.Pin, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("let go of the switch's namespace: %w", err)
+	if err := detach(s.Pin); err != nil { // or the switch would live as long as the host
+		return err
 	}
 	if err := kernelMounts(s); err != nil {
 		return err
@@ -126,6 +127,18 @@ func ownCgroup(s hostSpec) error {
 	return nil
 }
 
+// detach takes all mounts away that are at a path, and those below them.
+func detach(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not a mount, or not any more
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}
+
 // mount makes the target and mounts there.
 func mount(source, target, kind string, flags uintptr, options string) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
@@ -140,6 +153,13 @@ func mount(source, target, kind string, flags uintptr, options string) error {
 // kernelMounts mounts what shows the new namespaces: /proc, /sys, the cgroups.
 func kernelMounts(s hostSpec) error {
 	const safe = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	// The machine's go first: a mount that is covered is still in mountinfo,
+	// and who looks there for cgroups would find the wrong ones.
+	for _, old := range []string{"/sys", "/dev/shm", "/proc", "/run"} {
+		if err := detach(old); err != nil {
+			return err
+		}
+	}
 	err := errors.Join(
 		mount("proc", "/proc", "proc", safe, ""),
 		mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"),

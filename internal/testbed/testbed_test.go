@@ -189,7 +189,19 @@ func TestHostsArePrivate(t *testing.T) {
 	if got := must(t, bed, "c1", "sh", "-c", "cat /proc/1/cgroup"); strings.Contains(got, "wherry-testbed") || !strings.Contains(got, ":/system/init") {
 		t.Errorf("cgroups of process 1:\n%s", got)
 	}
-	must(t, bed, "c1", "sh", "-c", "for d in $(awk '$3~/^cgroup/{print $2}' /proc/mounts); do mkdir $d/pods/ && [ $d != /sys/fs/cgroup/cpuset ] && sh -c \"echo \\$\\$ >$d/pods/cgroup.procs\" || [ $d = /sys/fs/cgroup/cpuset ] || exit 1; done")
+	trees, err := hierarchies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range trees {
+		must(t, bed, "c1", "mkdir", h.Mount+"/pods")
+		if _, err := os.Stat(filepath.Join(h.Mount, bed.hostCgroup("c1"), "pods")); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := must(t, bed, "c1", "sh", "-c", "grep cgroup /proc/self/mountinfo | grep -c '/\\.\\.' || true"); got != "0" {
+		t.Errorf("c1 sees %s cgroup mounts of the machine", got)
+	}
 }
 
 func TestExec(t *testing.T) {
@@ -301,7 +313,7 @@ func TestPowerAndCable(t *testing.T) {
 	}
 	testkit.Eventually(t, 5*time.Second, func() error { _, err := greet(t, bed, "c1"); return err })
 
-	must(t, bed, "c1", "sh", "-c", "echo kept >/etc/wherry/kept; echo lost >/run/lost; mkdir /sys/fs/cgroup/memory/pods; mount -t tmpfs x /mnt; setsid sleep 1000 >/dev/null 2>&1 & sleep 0")
+	must(t, bed, "c1", "sh", "-c", "echo kept >/etc/wherry/kept; echo lost >/run/lost; mount -t tmpfs x /mnt; touch /mnt/mark; setsid sleep 1000 >/dev/null 2>&1 & sleep 0")
 	boot := must(t, bed, "c1", "cat", "/proc/sys/kernel/random/boot_id")
 	if err := bed.PowerOff(ctx, "c1"); err != nil {
 		t.Fatal(err)
@@ -323,7 +335,7 @@ func TestPowerAndCable(t *testing.T) {
 	if got, err := greet(t, bed, "c1"); err != nil || got != "c1\n" {
 		t.Errorf("after power-on: %q, %v", got, err)
 	}
-	if got := must(t, bed, "c1", "sh", "-c", "cat /etc/wherry/kept /run/lost 2>/dev/null; grep -c started /var/lib/wherry/starts; ls /mnt; hostname"); got != "kept\n2\nc1" {
+	if got := must(t, bed, "c1", "sh", "-c", "cat /etc/wherry/kept /run/lost 2>/dev/null; grep -c started /var/lib/wherry/starts; ls /mnt/mark 2>/dev/null; hostname"); got != "kept\n2\nc1" {
 		t.Errorf("after power-on: %q", got)
 	}
 	if again := must(t, bed, "c1", "cat", "/proc/sys/kernel/random/boot_id"); again == boot {
