@@ -34,7 +34,7 @@ const (
 	OpRotate Op = "rotate" // close its log, go on in a new file
 	OpExec   Op = "exec"   // run a further program in it
 	OpAttach Op = "attach" // join the streams of its program
-	OpWatch  Op = "watch"  // tell all containers, then each that ends
+	OpWatch  Op = "watch"  // tell all containers, then each that starts or ends
 	OpStop   Op = "stop"   // kill and forget all containers, then exit
 )
 
@@ -162,7 +162,8 @@ func AsError(err error) *Error {
 type Response struct {
 	Format     int        `json:"format"`
 	Error      *Error     `json:"error,omitempty"`
-	PID        int        `json:"pid,omitempty"` // of the shim, in Hello
+	PID        int        `json:"pid,omitempty"`   // of the shim, in Hello
+	PIDNS      string     `json:"pidns,omitempty"` // the shared one, in Hello
 	Container  *Record    `json:"container,omitempty"`
 	Containers []Progress `json:"containers,omitempty"`
 }
@@ -196,13 +197,13 @@ type FrameKind byte
 
 // The kinds of frame. Everything but FrameMessage belongs to Exec and Attach.
 const (
-	FrameMessage  FrameKind = 'm' // a Request or Response
-	FrameStdin    FrameKind = 'i' // empty: the end of it
-	FrameStdout   FrameKind = 'o'
-	FrameStderr   FrameKind = 'e'
-	FrameResize   FrameKind = 'r' // a Size
-	FrameExit     FrameKind = 'x' // an Exit, the last frame of Exec and Attach
-	FrameStreamed FrameKind = 's' // from the shim: streams begin
+	FrameMessage FrameKind = 'm' // a Request or Response
+	FrameStdin   FrameKind = 'i' // empty: the end of it
+	FrameStdout  FrameKind = 'o'
+	FrameStderr  FrameKind = 'e'
+	FrameResize  FrameKind = 'r' // a Size
+	FrameExit    FrameKind = 'x' // an Exit, the last frame of Exec and Attach
+	FrameError   FrameKind = '!' // an Error, likewise
 )
 
 // MaxFrame bounds a frame's payload. Streams use at most MaxChunk.
