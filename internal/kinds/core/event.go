@@ -6,8 +6,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
@@ -28,12 +26,11 @@ func Event() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Event",
 		Resource: "events", Singular: "event",
-		ShortNames:     []string{"ev"},
-		Namespaced:     true,
-		Verbs:          allVerbs(),
-		New:            func() api.Object { return &corev1.Event{} },
-		Validate:       api.Check(validateEvent),
-		ValidateUpdate: api.CheckPair(validateEventUpdate),
+		ShortNames: []string{"ev"},
+		Namespaced: true,
+		Verbs:      allVerbs(),
+		New:        func() api.Object { return &corev1.Event{} },
+		Validate:   api.Check(validateEvent),
 		Columns: append([]metav1.TableColumnDefinition{
 			api.TextColumn("Last Seen", doc["lastTimestamp"]),
 			api.TextColumn("Type", doc["type"]),
@@ -118,7 +115,7 @@ func eventCells(e *corev1.Event, now time.Time) []any {
 	}
 	return []any{
 		seen, e.Type, e.Reason, target, e.InvolvedObject.FieldPath, strings.Join(source, ", "),
-		strings.TrimSpace(e.Message), api.Age(first, now), fmt.Sprint(count), e.Name,
+		strings.TrimSpace(e.Message), api.Age(first, now), count, e.Name,
 	}
 }
 
@@ -173,35 +170,4 @@ func validateEventNamespace(e *corev1.Event) field.ErrorList {
 		return field.ErrorList{field.Invalid(path, at, "does not match event.namespace")}
 	}
 	return nil
-}
-
-// validateEventUpdate lets an event in the newer form change its series only.
-func validateEventUpdate(e, old *corev1.Event) field.ErrorList {
-	if e.EventTime.IsZero() && old.EventTime.IsZero() {
-		return nil
-	}
-	var errs field.ErrorList
-	for _, f := range []struct {
-		name    string
-		is, was any
-	}{
-		{"involvedObject", e.InvolvedObject, old.InvolvedObject},
-		{"reason", e.Reason, old.Reason},
-		{"message", e.Message, old.Message},
-		{"source", e.Source, old.Source},
-		{"firstTimestamp", e.FirstTimestamp, old.FirstTimestamp},
-		{"lastTimestamp", e.LastTimestamp, old.LastTimestamp},
-		{"count", e.Count, old.Count},
-		{"type", e.Type, old.Type},
-		{"action", e.Action, old.Action},
-		{"related", e.Related, old.Related},
-		{"reportingController", e.ReportingController, old.ReportingController},
-		{"reportingInstance", e.ReportingInstance, old.ReportingInstance},
-	} {
-		errs = append(errs, validation.ValidateImmutableField(f.is, f.was, field.NewPath(f.name))...)
-	}
-	if !equality.Semantic.DeepEqual(e.EventTime.UnixMicro(), old.EventTime.UnixMicro()) {
-		errs = append(errs, field.Invalid(field.NewPath("eventTime"), e.EventTime, validation.FieldImmutableErrorMsg))
-	}
-	return errs
 }
