@@ -23,9 +23,7 @@ need() {
 
 # static PATH PACKAGE REASON: PATH is a program that asks for no loader.
 static() {
-	if [[ -e $1 ]] && ! grep -q 'ld-linux' "$1"; then
-		return
-	fi
+	[[ -e $1 && $(ldd "$1" 2>&1) == *"not a dynamic"* ]] && return
 	echo "$2: $3" >&2
 	missing+=("$2")
 }
