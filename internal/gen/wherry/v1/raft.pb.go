@@ -1191,7 +1191,9 @@ type ChangeRequest struct {
 	//	*ChangeRequest_PromoteId
 	//	*ChangeRequest_RemoveId
 	//	*ChangeRequest_TransferToId
-	Change        isChangeRequest_Change `protobuf_oneof:"change"`
+	Change isChangeRequest_Change `protobuf_oneof:"change"`
+	// Whoever does not lead asks the leader, instead of refusing.
+	Relay         bool `protobuf:"varint,5,opt,name=relay,proto3" json:"relay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1267,6 +1269,13 @@ func (x *ChangeRequest) GetTransferToId() string {
 		}
 	}
 	return ""
+}
+
+func (x *ChangeRequest) GetRelay() bool {
+	if x != nil {
+		return x.Relay
+	}
+	return false
 }
 
 type isChangeRequest_Change interface {
@@ -1476,13 +1485,14 @@ const file_wherry_v1_raft_proto_rawDesc = "" +
 	"\bcommands\x18\x02 \x03(\fR\bcommands\"^\n" +
 	"\x0fForwardResponse\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x125\n" +
-	"\boutcomes\x18\x02 \x03(\x0e2\x19.wherry.v1.ForwardOutcomeR\boutcomes\"\xab\x01\n" +
+	"\boutcomes\x18\x02 \x03(\x0e2\x19.wherry.v1.ForwardOutcomeR\boutcomes\"\xc1\x01\n" +
 	"\rChangeRequest\x12(\n" +
 	"\x03add\x18\x01 \x01(\v2\x14.wherry.v1.AddMemberH\x00R\x03add\x12\x1f\n" +
 	"\n" +
 	"promote_id\x18\x02 \x01(\tH\x00R\tpromoteId\x12\x1d\n" +
 	"\tremove_id\x18\x03 \x01(\tH\x00R\bremoveId\x12&\n" +
-	"\x0etransfer_to_id\x18\x04 \x01(\tH\x00R\ftransferToIdB\b\n" +
+	"\x0etransfer_to_id\x18\x04 \x01(\tH\x00R\ftransferToId\x12\x14\n" +
+	"\x05relay\x18\x05 \x01(\bR\x05relayB\b\n" +
 	"\x06change\"5\n" +
 	"\tAddMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
