@@ -5,6 +5,8 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
 MAKEFLAGS   += --no-print-directory
+# The steps of `make test` come one after the other.
+.NOTPARALLEL:
 
 GO      ?= go
 TOOLS   := $(CURDIR)/.cache/tools
