@@ -150,32 +150,40 @@ const (
 // told (for the log) and it is tried again, later and later up to ten minutes.
 func (k *KeyPair) KeepFresh(ctx context.Context, renew func(ctx context.Context) ([]byte, error), failed func(error)) error {
 	retry := renewFirst
-	for {
+	for ctx.Err() == nil {
 		wait := min(time.Until(k.RenewAt()), lookAgain)
 		if wait <= 0 {
-			cert, err := renew(ctx)
-			if err == nil {
-				err = k.Replace(cert)
-			}
+			err := k.renew(ctx, renew)
 			if err == nil {
 				retry = renewFirst
-				if time.Until(k.RenewAt()) > 0 {
-					continue
-				}
-				err = errors.New("the renewed certificate is due already: is the clock right?")
+				continue
 			}
-			if ctx.Err() != nil {
-				return nil
+			if ctx.Err() == nil {
+				failed(fmt.Errorf("renew certificate: %w", err))
 			}
-			failed(fmt.Errorf("renew certificate: %w", err))
 			wait, retry = retry, min(2*retry, renewLast)
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(wait):
 		}
 	}
+	return nil
+}
+
+// renew gets and takes one new certificate.
+func (k *KeyPair) renew(ctx context.Context, renew func(ctx context.Context) ([]byte, error)) error {
+	cert, err := renew(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.Replace(cert); err != nil {
+		return err
+	}
+	if time.Until(k.RenewAt()) <= 0 {
+		return errors.New("the new certificate is due for renewal already: is the clock right?")
+	}
+	return nil
 }
 
 // EncodeCertificate returns a certificate (DER) as PEM.
