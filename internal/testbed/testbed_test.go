@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,13 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case Controld, Noded:
 		os.Exit(fakeDaemon())
+	case "up":
+		_, err := Up(context.Background(), Options{Name: "t", Dir: os.Args[1], Init: "/proc/self/exe", Controls: 1, Nodes: 1, HostsOnly: true})
+		fmt.Println(err)
+		os.Exit(0)
+	case "down":
+		fmt.Println(Down(context.Background(), os.Args[1], "t"))
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
@@ -400,5 +408,35 @@ func TestUpAndDownSpeed(t *testing.T) {
 	}
 	if err := bed.Down(t.Context()); err != nil {
 		t.Errorf("down twice: %v", err)
+	}
+}
+
+// Whatever moment an up or a down is killed at, the next down removes all.
+func TestDownAfterCrash(t *testing.T) {
+	testkit.NeedsRoot(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	crash := func(what, dir string, after time.Duration) {
+		cmd := exec.Command(self, dir)
+		cmd.Args[0] = what
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after) // the moment is the point
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	for _, after := range []int{3, 8, 12, 16, 20, 25, 30, 40, 60, 90, 150} {
+		dir := t.TempDir()
+		crash("up", dir, time.Duration(after)*time.Millisecond)
+		for _, after := range []int{5, 12, 20} {
+			crash("down", dir, time.Duration(after)*time.Millisecond)
+		}
+		if err := Down(t.Context(), dir, "t"); err != nil {
+			t.Errorf("after %d ms: %v", after, err)
+		}
+		checkClean(t, dir)
 	}
 }
