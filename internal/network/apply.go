@@ -35,7 +35,9 @@ func (n *Network) Apply(ctx context.Context, cfg Config) error {
 	if err := n.applyNAT(ctx, render(cfg, w)); err != nil {
 		return err
 	}
-	if err := n.links.SetSysctls(link.Sysctl{Name: "net/ipv4/ip_forward", Value: "1"}); err != nil {
+	// A link sends redirects if it or "all" says so: other links keep theirs.
+	err = n.links.SetSysctls(link.Sysctl{Name: "net/ipv4/ip_forward", Value: "1"}, noRedirects("all"))
+	if err != nil {
 		return fmt.Errorf("switch forwarding on: %w", err)
 	}
 	if err := n.reconcile(w); err != nil {

@@ -153,6 +153,9 @@ func (n *Network) build(p Pod, set settings) error {
 	if err := configure(inner, p.Address); err != nil {
 		return err
 	}
+	if err := n.links.SetSysctls(noRedirects(p.Link)); err != nil {
+		return err
+	}
 	if err := n.links.SetNeighbour(link.Neighbour{Link: index, Address: p.Address, MAC: mac}); err != nil {
 		return err
 	}
@@ -181,6 +184,14 @@ func (n *Network) openInner(p Pod) (inner *link.Handle, err error) {
 		}
 	}
 	return link.Open(p.NetNS)
+}
+
+// noRedirects keeps the node from telling a pod that reaches itself through a
+// service to take a shorter way: there is none, and what such messages use up
+// of the limit of ICMP messages per pod is missing when a connection is
+// refused.
+func noRedirects(name string) link.Sysctl {
+	return link.Sysctl{Name: "net/ipv4/conf/" + name + "/send_redirects", Value: "0"}
 }
 
 // configure sets up a pod's links from within.
