@@ -308,12 +308,12 @@ func (s *sandbox) startContainer(ctx context.Context, cfg runtime.ContainerConfi
 		return none, err
 	}
 	// What an earlier attempt left under this id is of no use to anyone.
-	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
-		if err := os.RemoveAll(dir); err != nil {
-			return none, err
+	if err = os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
+		if err = os.RemoveAll(dir); err == nil {
+			err = os.Mkdir(dir, 0o700)
 		}
-		err = os.Mkdir(dir, 0o700)
-	} else if err != nil {
+	}
+	if err != nil {
 		return none, err
 	}
 	log := cfg.LogPath

@@ -199,6 +199,9 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 		// The shim does it best: it waits for its own children.
 		_, err := s.call(ctx, shim.Request{Op: shim.OpStop})
 		if ctx.Err() != nil {
+			s.mu.Lock()
+			s.removing = false
+			s.mu.Unlock()
 			return ctx.Err()
 		}
 		if clean = err == nil; !clean {
