@@ -26,7 +26,14 @@ import (
 	"github.com/wherry-project/wherry/internal/upgrade"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// Ends a second after the connection.
+		goleak.IgnoreAnyFunction("github.com/moby/spdystream.(*Connection).shutdown"),
+		// The client's own, when it is cancelled.
+		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*streamProtocolV2).copyStdout.func1"),
+	)
+}
 
 // serve runs a session behind a server; the query says which streams.
 func serve(t *testing.T, run upgrade.Session) *url.URL {
