@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 		// What a client leaves behind that is cancelled.
 		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*stream).Read"),
 		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*streamProtocolV4).stream"),
+		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*heartbeat).start"),
 	)
 }
 
