@@ -44,7 +44,7 @@ type Config struct {
 	// Podshim and Podrun are the two programs.
 	Podshim, Podrun string
 	// Log gets warnings; nil: none.
-	Log *slog.Logger
+	Log *slog.Logger `json:"-"`
 }
 
 // Validate reports what of the configuration cannot be.
