@@ -123,7 +123,7 @@ func (s *Store) lowers(chains []string) []string {
 // under it and returns their directories; nothing that others may need is held
 // meanwhile but the layer's own lock, so waiting goes only downwards.
 func (s *Store) addLayer(ctx context.Context, src source, want layer, below func() ([]string, error)) (layer, error) {
-	unlock, err := s.locks.lock(ctx, want.Chain)
+	unlock, err := s.locks.lock(ctx, "layer "+want.Chain)
 	if err != nil {
 		return layer{}, err
 	}
@@ -174,14 +174,24 @@ func (s *Store) fetchAndUnpack(ctx context.Context, src source, want *layer, dir
 			want.Bytes = bytes
 			return bare, nil
 		}
-		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || !isDamage(err) {
+		if fresh || ctx.Err() != nil || s.sound(want.Blob) {
 			return nil, err
 		}
-		err = errors.Join(err, os.RemoveAll(dir), os.Remove(s.blobPath(want.Blob)))
-		if fresh {
+		if err := errors.Join(os.RemoveAll(dir), os.Remove(s.blobPath(want.Blob))); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// sound reports whether a blob on disk still has its digest.
+func (s *Store) sound(digest string) bool {
+	f, err := os.Open(s.blobPath(digest))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	got, err := digestAll(f)
+	return err == nil && got == digest
 }
 
 func union(a, b []string) []string {

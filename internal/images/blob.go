@@ -23,7 +23,7 @@ const tries = 3
 // blob gets its name only after its size and digest are right and it is on
 // disk.
 func (s *Store) fetch(ctx context.Context, src source, d descriptor) (fresh bool, err error) {
-	unlock, err := s.locks.lock(ctx, d.Digest)
+	unlock, err := s.locks.lock(ctx, "blob "+d.Digest) // a plain first layer has its own digest as chain ID
 	if err != nil {
 		return false, err
 	}

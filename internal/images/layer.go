@@ -110,27 +110,15 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(br)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errDamaged, err)
+			return nil, err
 		}
-		return damage{z}, nil
+		return z, nil
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			return nil, err
 		}
-		return damage{z.IOReadCloser()}, nil
+		return z.IOReadCloser(), nil
 	}
 	return io.NopCloser(br), nil
-}
-
-// damage marks what a decompressor cannot read as damage.
-type damage struct{ io.ReadCloser }
-
-func (d damage) Read(p []byte) (int, error) {
-	n, err := d.ReadCloser.Read(p)
-	var disk *fs.PathError
-	if err != nil && err != io.EOF && !errors.As(err, &disk) {
-		err = fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return n, err
 }
