@@ -28,16 +28,16 @@ import (
 // that `controld init` writes.
 const AdminKubeconfig = "/etc/wherry/admin.kubeconfig"
 
-// Main runs the command line and does not return: kubectl's commands end the
-// process with their own codes.
-func Main(args []string) {
+// Main runs the command line of the program of that version and does not
+// return: kubectl's commands end the process with their own codes.
+func Main(version string, args []string) {
 	if path := fallback(os.Getenv, AdminKubeconfig); path != "" {
 		os.Setenv("KUBECONFIG", path) // the one place that all of kubectl's commands look at
 	}
 	// As kubectl's main does: the level of -v counts while commands are built.
 	logs.GlogSetter(cmd.GetLogVerbosity(args)) //nolint:errcheck // a wrong level is told by the flag itself
 	streams := genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr}
-	cmdutil.CheckErr(componentcli.RunNoErrOutput(New(streams, args)))
+	cmdutil.CheckErr(componentcli.RunNoErrOutput(New(version, streams, args)))
 	os.Exit(0)
 }
 
@@ -58,7 +58,7 @@ func fallback(getenv func(string) string, admin string) string {
 }
 
 // New returns the command for args, of which the first is the program's name.
-func New(streams genericiooptions.IOStreams, args []string) *cobra.Command {
+func New(version string, streams genericiooptions.IOStreams, args []string) *cobra.Command {
 	flags := genericclioptions.NewConfigFlags(true).WithDeprecatedPasswordFlag().
 		WithDiscoveryBurst(300).WithDiscoveryQPS(50).WithWarningPrinter(streams)
 	options := cmd.KubectlOptions{Arguments: args, ConfigFlags: flags, IOStreams: streams}
@@ -75,7 +75,7 @@ func New(streams genericiooptions.IOStreams, args []string) *cobra.Command {
 		c.cluster(), c.image(), c.testbed(),
 	}}}
 	groups.Add(root)
-	addVersion(root, streams)
+	addVersion(root, version, streams)
 	showFirst(root, groups)
 	return root
 }

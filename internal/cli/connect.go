@@ -34,7 +34,7 @@ func (c *command) connect(address string) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("read the user's certificate from the kubeconfig: %w", err)
 	}
 	if tlsConfig == nil {
-		return nil, errors.New("there is no kubeconfig, or it names a server without TLS: give one with --kubeconfig or $KUBECONFIG, or run this where "+AdminKubeconfig+" is")
+		return nil, errors.New("there is no kubeconfig, or it names a server without TLS: give one with --kubeconfig or $KUBECONFIG, or run this where " + AdminKubeconfig + " is")
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
