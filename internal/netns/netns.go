@@ -153,18 +153,14 @@ func onThread(fn func() error) error {
 			return
 		}
 		defer unix.Close(back)
-		finished := false
+		err = errors.New("function left its network namespace by Goexit") // as testing's FailNow does
 		defer func() {
-			if !finished { // runtime.Goexit inside fn, as testing's FailNow does
-				done <- errors.New("function left its network namespace by Goexit")
+			if unix.Setns(back, unix.CLONE_NEWNET) == nil {
+				runtime.UnlockOSThread()
 			}
+			done <- err
 		}()
 		err = fn()
-		finished = true
-		if unix.Setns(back, unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- err
 	}()
 	return <-done
 }

@@ -113,6 +113,9 @@ func (s *stale) drops(c link.Connection) bool {
 func (s *state) strays() func(link.Connection) bool {
 	ways := make(map[front][]netip.AddrPort)
 	for i := range s.cfg.Services {
+		if !slices.ContainsFunc(s.cfg.Services[i].Ports, func(p Port) bool { return p.Protocol == UDP }) {
+			continue
+		}
 		for _, t := range targets(&s.cfg, &s.cfg.Services[i], func(string) {}) {
 			if t.proto == UDP && s.owners[t.front] == s.cfg.Services[i].Name {
 				ways[t.front] = t.endpoints

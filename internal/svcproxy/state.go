@@ -71,6 +71,10 @@ type pair struct {
 // then claims those they have now.
 func (s *step) services() {
 	pairs := s.changed()
+	if len(s.cfg.Services) == 0 { // everything is new: no growing step by step
+		s.add[setServices] = make([]nft.Element, 0, len(pairs))
+		s.owners = make(map[front]string, len(pairs))
+	}
 	for i := range pairs {
 		p := &pairs[i]
 		if p.was == nil {
@@ -119,8 +123,8 @@ func (f front) String() string {
 
 // changed walks both sorted lists of services side by side.
 func (s *step) changed() []pair {
-	var out []pair
 	a, b := s.cfg.Services, s.next.Services
+	out := make([]pair, 0, max(len(b)-len(a), 8))
 	for len(a) > 0 || len(b) > 0 {
 		order := 0
 		switch {
@@ -151,6 +155,14 @@ type entryKey struct {
 	key nft.Data
 }
 
+// grow appends to a list of elements, in leaps: the first load has many.
+func grow(list []nft.Element, e nft.Element) []nft.Element {
+	if len(list) == cap(list) && len(list) > 0 {
+		list = slices.Grow(list, 3*len(list))
+	}
+	return append(list, e)
+}
+
 // replace turns the elements of a service's former targets into those of its
 // present ones.
 func (s *step) replace(old, now []target) {
@@ -170,7 +182,7 @@ func (s *step) replace(old, now []target) {
 				delete(former, k)
 				return
 			}
-			s.add[set] = append(s.add[set], e)
+			s.add[set] = grow(s.add[set], e)
 		})
 		s.use(t, +1)
 	}
