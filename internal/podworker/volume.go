@@ -1,0 +1,200 @@
+package podworker
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/wherry-project/wherry/internal/volumes"
+)
+
+// Volumes makes a pod's volumes and takes them away.
+type Volumes interface {
+	// Apply makes the volumes those of cfg and gives the path of each by
+	// name. Applying again refreshes what changed.
+	Apply(ctx context.Context, cfg volumes.Config) (map[string]string, error)
+	// Remove takes a pod's volumes away; none is no error.
+	Remove(ctx context.Context, podID string) error
+}
+
+// makeVolumes translates and applies the pod's volumes.
+func (w *Worker) makeVolumes(ctx context.Context) error {
+	cfg := volumes.Config{PodID: string(w.pod.UID)}
+	if sc := w.pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
+		cfg.FSGroup = sc.FSGroup
+	}
+	for i := range w.pod.Spec.Volumes {
+		v, err := w.volume(&w.pod.Spec.Volumes[i])
+		if err != nil {
+			return fmt.Errorf("volume %q: %w", w.pod.Spec.Volumes[i].Name, err)
+		}
+		cfg.Volumes = append(cfg.Volumes, v)
+	}
+	paths := map[string]string{}
+	if len(cfg.Volumes) > 0 {
+		var err error
+		if paths, err = w.node.Volumes.Apply(ctx, cfg); err != nil {
+			return err
+		}
+	}
+	w.state.volumes, w.state.volumesDone = paths, true
+	return nil
+}
+
+// volume translates one volume. Kinds that are not built are refused by name.
+func (w *Worker) volume(v *corev1.Volume) (volumes.Volume, error) {
+	out := volumes.Volume{Name: v.Name}
+	var err error
+	switch {
+	case v.EmptyDir != nil:
+		out.Empty = &volumes.Empty{Memory: v.EmptyDir.Medium == corev1.StorageMediumMemory}
+		if v.EmptyDir.SizeLimit != nil {
+			out.Empty.Size = v.EmptyDir.SizeLimit.Value()
+		}
+	case v.HostPath != nil:
+		out.Host = &volumes.Host{Path: v.HostPath.Path}
+		if v.HostPath.Type != nil {
+			out.Host.Type = string(*v.HostPath.Type)
+		}
+	case v.ConfigMap != nil:
+		f := &volumes.Files{}
+		err = w.configMapFiles(f, v.ConfigMap.Name, v.ConfigMap.Items, v.ConfigMap.DefaultMode, v.ConfigMap.Optional)
+		out.Files = f
+	case v.Secret != nil:
+		f := &volumes.Files{Memory: true}
+		err = w.secretFiles(f, v.Secret.SecretName, v.Secret.Items, v.Secret.DefaultMode, v.Secret.Optional)
+		out.Files = f
+	case v.DownwardAPI != nil:
+		f := &volumes.Files{}
+		err = w.downwardFiles(f, v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
+		out.Files = f
+	case v.Projected != nil:
+		out.Files, err = w.projected(v.Projected)
+	default:
+		return out, fmt.Errorf("a volume of this kind is not built; emptyDir, hostPath, configMap, secret, downwardAPI and projected are")
+	}
+	return out, err
+}
+
+func mode(item, all *int32) uint32 {
+	if m := first(item, all); m != nil {
+		return uint32(*m) //nolint:gosec // validated to 0-0777
+	}
+	return 0o644
+}
+
+// keyed adds the wanted keys of data as files.
+func keyed(f *volumes.Files, data map[string][]byte, items []corev1.KeyToPath, all *int32, optional *bool, what string) error {
+	if len(items) == 0 {
+		for k, v := range data {
+			f.Add(k, v, mode(nil, all))
+		}
+		return nil
+	}
+	for _, it := range items {
+		v, ok := data[it.Key]
+		if !ok {
+			if isTrue(optional) {
+				continue
+			}
+			return fmt.Errorf("references non-existent key: %s of %s", it.Key, what)
+		}
+		f.Add(it.Path, v, mode(it.Mode, all))
+	}
+	return nil
+}
+
+func (w *Worker) configMapFiles(f *volumes.Files, name string, items []corev1.KeyToPath, all *int32, optional *bool) error {
+	cm, ok := w.node.Cluster.ConfigMap(w.pod.Namespace, name)
+	if !ok {
+		return unless(optional, fmt.Errorf("configmap %q not found", name))
+	}
+	data := map[string][]byte{}
+	for k, v := range cm.Data {
+		data[k] = []byte(v)
+	}
+	for k, v := range cm.BinaryData {
+		data[k] = v
+	}
+	return keyed(f, data, items, all, optional, "configmap "+name)
+}
+
+func (w *Worker) secretFiles(f *volumes.Files, name string, items []corev1.KeyToPath, all *int32, optional *bool) error {
+	s, ok := w.node.Cluster.Secret(w.pod.Namespace, name)
+	if !ok {
+		return unless(optional, fmt.Errorf("secret %q not found", name))
+	}
+	return keyed(f, s.Data, items, all, optional, "secret "+name)
+}
+
+func (w *Worker) downwardFiles(f *volumes.Files, items []corev1.DownwardAPIVolumeFile, all *int32) error {
+	for _, it := range items {
+		var value string
+		var err error
+		switch {
+		case it.FieldRef != nil:
+			value, err = w.field(it.FieldRef.FieldPath)
+		case it.ResourceFieldRef != nil:
+			value, err = w.resource(w.spec(it.ResourceFieldRef.ContainerName), it.ResourceFieldRef)
+		}
+		if err != nil {
+			return err
+		}
+		f.Add(it.Path, []byte(value), mode(it.Mode, all))
+	}
+	return nil
+}
+
+func (w *Worker) projected(p *corev1.ProjectedVolumeSource) (*volumes.Files, error) {
+	f := &volumes.Files{Memory: true}
+	for _, s := range p.Sources {
+		var err error
+		switch {
+		case s.ConfigMap != nil:
+			err = w.configMapFiles(f, s.ConfigMap.Name, s.ConfigMap.Items, p.DefaultMode, s.ConfigMap.Optional)
+		case s.Secret != nil:
+			err = w.secretFiles(f, s.Secret.Name, s.Secret.Items, p.DefaultMode, s.Secret.Optional)
+		case s.DownwardAPI != nil:
+			err = w.downwardFiles(f, s.DownwardAPI.Items, p.DefaultMode)
+		default:
+			err = fmt.Errorf("a projected source of this kind is not built; configMap, secret and downwardAPI are")
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// subPath gives the part of a volume that a mount wants; it never leaves the
+// volume.
+func subPath(dir string, m corev1.VolumeMount, env *environment) (string, error) {
+	sub := m.SubPath
+	if m.SubPathExpr != "" {
+		sub = env.expand(m.SubPathExpr)
+	}
+	if sub == "" {
+		return dir, nil
+	}
+	if path.IsAbs(sub) || !filepath.IsLocal(sub) {
+		return "", fmt.Errorf("subPath %q of volume %q must be a relative path without ..", sub, m.Name)
+	}
+	return volumes.SubPath(dir, sub)
+}
+
+// wholeNode is what a container without a limit may use.
+func (w *Worker) wholeNode(name string) resource.Quantity {
+	switch {
+	case name == "cpu":
+		return *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI)
+	case strings.HasPrefix(name, "memory"):
+		return *resource.NewQuantity(memoryTotal(), resource.BinarySI)
+	}
+	return resource.Quantity{}
+}
