@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	componentcli "k8s.io/component-base/cli"
@@ -107,6 +108,9 @@ var (
 func rebrand(c *cobra.Command) {
 	c.Long = word.ReplaceAllString(c.Long, mended)
 	c.Example = word.ReplaceAllString(c.Example, mended)
+	usage := func(f *pflag.Flag) { f.Usage = word.ReplaceAllString(f.Usage, mended) }
+	c.Flags().VisitAll(usage)
+	c.PersistentFlags().VisitAll(usage)
 	for _, sub := range c.Commands() {
 		rebrand(sub)
 	}
