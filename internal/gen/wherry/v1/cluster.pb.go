@@ -349,6 +349,87 @@ func (x *RenewResponse) GetCa() []byte {
 	return nil
 }
 
+type EnterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:7443 of the caller, whose certificate says who it is.
+	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnterRequest) Reset() {
+	*x = EnterRequest{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnterRequest) ProtoMessage() {}
+
+func (x *EnterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnterRequest.ProtoReflect.Descriptor instead.
+func (*EnterRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *EnterRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type EnterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnterResponse) Reset() {
+	*x = EnterResponse{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnterResponse) ProtoMessage() {}
+
+func (x *EnterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnterResponse.ProtoReflect.Descriptor instead.
+func (*EnterResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{5}
+}
+
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=wherry.v1.Role" json:"role,omitempty"`
@@ -360,7 +441,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[4]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +453,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[4]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +466,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateTokenRequest) GetRole() Role {
@@ -413,7 +494,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[5]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +506,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[5]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +519,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -463,7 +544,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[6]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -475,7 +556,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[6]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -488,7 +569,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 type MembersResponse struct {
@@ -502,7 +583,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[7]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +595,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[7]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +608,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -559,7 +640,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[8]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +652,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[8]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +665,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Member) GetId() string {
@@ -638,7 +719,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[9]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +731,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[9]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +744,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -681,7 +762,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[10]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +774,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[10]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +787,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 type TransferLeadershipRequest struct {
@@ -719,7 +800,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[11]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +812,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[11]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +825,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TransferLeadershipRequest) GetId() string {
@@ -762,7 +843,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[12]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -774,7 +855,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[12]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -787,7 +868,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 var File_wherry_v1_cluster_proto protoreflect.FileDescriptor
@@ -815,7 +896,10 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"Z\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"(\n" +
+	"\fEnterRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x0f\n" +
+	"\rEnterResponse\"Z\n" +
 	"\x12CreateTokenRequest\x12#\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x0f.wherry.v1.RoleR\x04role\x12\x1f\n" +
 	"\vttl_seconds\x18\x02 \x01(\x03R\n" +
@@ -843,10 +927,11 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fROLE_CONTROL\x10\x01\x12\r\n" +
-	"\tROLE_NODE\x10\x022\xc2\x03\n" +
+	"\tROLE_NODE\x10\x022\xfe\x03\n" +
 	"\aCluster\x127\n" +
 	"\x04Join\x12\x16.wherry.v1.JoinRequest\x1a\x17.wherry.v1.JoinResponse\x12:\n" +
-	"\x05Renew\x12\x17.wherry.v1.RenewRequest\x1a\x18.wherry.v1.RenewResponse\x12L\n" +
+	"\x05Renew\x12\x17.wherry.v1.RenewRequest\x1a\x18.wherry.v1.RenewResponse\x12:\n" +
+	"\x05Enter\x12\x17.wherry.v1.EnterRequest\x1a\x18.wherry.v1.EnterResponse\x12L\n" +
 	"\vCreateToken\x12\x1d.wherry.v1.CreateTokenRequest\x1a\x1e.wherry.v1.CreateTokenResponse\x12@\n" +
 	"\aMembers\x12\x19.wherry.v1.MembersRequest\x1a\x1a.wherry.v1.MembersResponse\x12O\n" +
 	"\fRemoveMember\x12\x1e.wherry.v1.RemoveMemberRequest\x1a\x1f.wherry.v1.RemoveMemberResponse\x12a\n" +
@@ -865,41 +950,45 @@ func file_wherry_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_wherry_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wherry_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_wherry_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_wherry_v1_cluster_proto_goTypes = []any{
 	(Role)(0),                          // 0: wherry.v1.Role
 	(*JoinRequest)(nil),                // 1: wherry.v1.JoinRequest
 	(*JoinResponse)(nil),               // 2: wherry.v1.JoinResponse
 	(*RenewRequest)(nil),               // 3: wherry.v1.RenewRequest
 	(*RenewResponse)(nil),              // 4: wherry.v1.RenewResponse
-	(*CreateTokenRequest)(nil),         // 5: wherry.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 6: wherry.v1.CreateTokenResponse
-	(*MembersRequest)(nil),             // 7: wherry.v1.MembersRequest
-	(*MembersResponse)(nil),            // 8: wherry.v1.MembersResponse
-	(*Member)(nil),                     // 9: wherry.v1.Member
-	(*RemoveMemberRequest)(nil),        // 10: wherry.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),       // 11: wherry.v1.RemoveMemberResponse
-	(*TransferLeadershipRequest)(nil),  // 12: wherry.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 13: wherry.v1.TransferLeadershipResponse
+	(*EnterRequest)(nil),               // 5: wherry.v1.EnterRequest
+	(*EnterResponse)(nil),              // 6: wherry.v1.EnterResponse
+	(*CreateTokenRequest)(nil),         // 7: wherry.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 8: wherry.v1.CreateTokenResponse
+	(*MembersRequest)(nil),             // 9: wherry.v1.MembersRequest
+	(*MembersResponse)(nil),            // 10: wherry.v1.MembersResponse
+	(*Member)(nil),                     // 11: wherry.v1.Member
+	(*RemoveMemberRequest)(nil),        // 12: wherry.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),       // 13: wherry.v1.RemoveMemberResponse
+	(*TransferLeadershipRequest)(nil),  // 14: wherry.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 15: wherry.v1.TransferLeadershipResponse
 }
 var file_wherry_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: wherry.v1.JoinRequest.role:type_name -> wherry.v1.Role
 	0,  // 1: wherry.v1.CreateTokenRequest.role:type_name -> wherry.v1.Role
-	9,  // 2: wherry.v1.MembersResponse.members:type_name -> wherry.v1.Member
+	11, // 2: wherry.v1.MembersResponse.members:type_name -> wherry.v1.Member
 	1,  // 3: wherry.v1.Cluster.Join:input_type -> wherry.v1.JoinRequest
 	3,  // 4: wherry.v1.Cluster.Renew:input_type -> wherry.v1.RenewRequest
-	5,  // 5: wherry.v1.Cluster.CreateToken:input_type -> wherry.v1.CreateTokenRequest
-	7,  // 6: wherry.v1.Cluster.Members:input_type -> wherry.v1.MembersRequest
-	10, // 7: wherry.v1.Cluster.RemoveMember:input_type -> wherry.v1.RemoveMemberRequest
-	12, // 8: wherry.v1.Cluster.TransferLeadership:input_type -> wherry.v1.TransferLeadershipRequest
-	2,  // 9: wherry.v1.Cluster.Join:output_type -> wherry.v1.JoinResponse
-	4,  // 10: wherry.v1.Cluster.Renew:output_type -> wherry.v1.RenewResponse
-	6,  // 11: wherry.v1.Cluster.CreateToken:output_type -> wherry.v1.CreateTokenResponse
-	8,  // 12: wherry.v1.Cluster.Members:output_type -> wherry.v1.MembersResponse
-	11, // 13: wherry.v1.Cluster.RemoveMember:output_type -> wherry.v1.RemoveMemberResponse
-	13, // 14: wherry.v1.Cluster.TransferLeadership:output_type -> wherry.v1.TransferLeadershipResponse
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
+	5,  // 5: wherry.v1.Cluster.Enter:input_type -> wherry.v1.EnterRequest
+	7,  // 6: wherry.v1.Cluster.CreateToken:input_type -> wherry.v1.CreateTokenRequest
+	9,  // 7: wherry.v1.Cluster.Members:input_type -> wherry.v1.MembersRequest
+	12, // 8: wherry.v1.Cluster.RemoveMember:input_type -> wherry.v1.RemoveMemberRequest
+	14, // 9: wherry.v1.Cluster.TransferLeadership:input_type -> wherry.v1.TransferLeadershipRequest
+	2,  // 10: wherry.v1.Cluster.Join:output_type -> wherry.v1.JoinResponse
+	4,  // 11: wherry.v1.Cluster.Renew:output_type -> wherry.v1.RenewResponse
+	6,  // 12: wherry.v1.Cluster.Enter:output_type -> wherry.v1.EnterResponse
+	8,  // 13: wherry.v1.Cluster.CreateToken:output_type -> wherry.v1.CreateTokenResponse
+	10, // 14: wherry.v1.Cluster.Members:output_type -> wherry.v1.MembersResponse
+	13, // 15: wherry.v1.Cluster.RemoveMember:output_type -> wherry.v1.RemoveMemberResponse
+	15, // 16: wherry.v1.Cluster.TransferLeadership:output_type -> wherry.v1.TransferLeadershipResponse
+	10, // [10:17] is the sub-list for method output_type
+	3,  // [3:10] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
 	3,  // [3:3] is the sub-list for extension extendee
 	0,  // [0:3] is the sub-list for field type_name
@@ -916,7 +1005,7 @@ func file_wherry_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wherry_v1_cluster_proto_rawDesc), len(file_wherry_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Cluster_Join_FullMethodName               = "/wherry.v1.Cluster/Join"
 	Cluster_Renew_FullMethodName              = "/wherry.v1.Cluster/Renew"
+	Cluster_Enter_FullMethodName              = "/wherry.v1.Cluster/Enter"
 	Cluster_CreateToken_FullMethodName        = "/wherry.v1.Cluster/CreateToken"
 	Cluster_Members_FullMethodName            = "/wherry.v1.Cluster/Members"
 	Cluster_RemoveMember_FullMethodName       = "/wherry.v1.Cluster/RemoveMember"
@@ -38,6 +39,9 @@ type ClusterClient interface {
 	Join(ctx context.Context, in *JoinRequest, opts ...grpc.CallOption) (*JoinResponse, error)
 	// Renew gives a member or node a new certificate for the key it has.
 	Renew(ctx context.Context, in *RenewRequest, opts ...grpc.CallOption) (*RenewResponse, error)
+	// Enter makes a controld that has joined, and runs, a member under the
+	// address it has now. It may be called again.
+	Enter(ctx context.Context, in *EnterRequest, opts ...grpc.CallOption) (*EnterResponse, error)
 	// CreateToken makes a join token.
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	// Members lists the controlds with their roles and progress.
@@ -70,6 +74,16 @@ func (c *clusterClient) Renew(ctx context.Context, in *RenewRequest, opts ...grp
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RenewResponse)
 	err := c.cc.Invoke(ctx, Cluster_Renew_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) Enter(ctx context.Context, in *EnterRequest, opts ...grpc.CallOption) (*EnterResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EnterResponse)
+	err := c.cc.Invoke(ctx, Cluster_Enter_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +141,9 @@ type ClusterServer interface {
 	Join(context.Context, *JoinRequest) (*JoinResponse, error)
 	// Renew gives a member or node a new certificate for the key it has.
 	Renew(context.Context, *RenewRequest) (*RenewResponse, error)
+	// Enter makes a controld that has joined, and runs, a member under the
+	// address it has now. It may be called again.
+	Enter(context.Context, *EnterRequest) (*EnterResponse, error)
 	// CreateToken makes a join token.
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	// Members lists the controlds with their roles and progress.
@@ -150,6 +167,9 @@ func (UnimplementedClusterServer) Join(context.Context, *JoinRequest) (*JoinResp
 }
 func (UnimplementedClusterServer) Renew(context.Context, *RenewRequest) (*RenewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Renew not implemented")
+}
+func (UnimplementedClusterServer) Enter(context.Context, *EnterRequest) (*EnterResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Enter not implemented")
 }
 func (UnimplementedClusterServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
@@ -216,6 +236,24 @@ func _Cluster_Renew_Handler(srv interface{}, ctx context.Context, dec func(inter
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServer).Renew(ctx, req.(*RenewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_Enter_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EnterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Enter(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Enter_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Enter(ctx, req.(*EnterRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -306,6 +344,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Renew",
 			Handler:    _Cluster_Renew_Handler,
+		},
+		{
+			MethodName: "Enter",
+			Handler:    _Cluster_Enter_Handler,
 		},
 		{
 			MethodName: "CreateToken",
