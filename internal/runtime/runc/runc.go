@@ -82,6 +82,9 @@ type Runtime struct {
 	groups shim.Cgroups
 	events *eventQueue
 	log    *slog.Logger
+	// stopWithin is how long a shim may take to stop its containers before it
+	// is killed with them.
+	stopWithin time.Duration
 
 	ctx    context.Context // ends with Close; the readers of shims' events live in it
 	cancel context.CancelFunc
@@ -112,7 +115,7 @@ func Open(ctx context.Context, cfg Config) (*Runtime, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Runtime{
-		cfg: cfg, groups: groups, log: cfg.Log, events: newEventQueue(),
+		cfg: cfg, groups: groups, log: cfg.Log, events: newEventQueue(), stopWithin: 15 * time.Second,
 		sandboxes: map[string]*sandbox{}, ids: map[string]*idLock{},
 	}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))

@@ -197,7 +197,9 @@ func (r *Runtime) remove(ctx context.Context, id string) error {
 	clean := false
 	if !lost {
 		// The shim does it best: it waits for its own children.
-		_, err := s.call(ctx, shim.Request{Op: shim.OpStop})
+		within, cancel := context.WithTimeout(ctx, r.stopWithin)
+		_, err := s.call(within, shim.Request{Op: shim.OpStop})
+		cancel()
 		if ctx.Err() != nil {
 			s.mu.Lock()
 			s.removing = false

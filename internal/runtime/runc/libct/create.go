@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/runc/libcontainer"
@@ -83,8 +84,8 @@ func start(ct *libcontainer.Container, p *libcontainer.Process, config *configs.
 	}
 	if err := checkSeccomp(p, config.Seccomp); err != nil {
 		_ = p.Signal(unix.SIGKILL)
-		_, _ = p.Wait()
-		return err
+		state, _ := p.Wait()
+		return fmt.Errorf("%w (%v)", err, state)
 	}
 	return ct.Exec()
 }
@@ -160,36 +161,41 @@ func mountOf(path string) (string, error) {
 // mountOverlay mounts the layers, topmost first, under a writable one. Nobody
 // needs the writable layer after a power failure, so it is not synced.
 func mountOverlay(target, upper, work string, layers []string) error {
-	// Options have to fit a page: say what the layers' paths have in common
-	// once, as working directory.
+	for _, l := range layers {
+		if _, err := os.Stat(l); err != nil {
+			return fmt.Errorf("image layer: %w", err)
+		}
+	}
+	// Options have to fit a page: what the layers' paths have in common is said
+	// once, as working directory, and if that is not enough, links stand for them.
 	base := commonDir(layers)
+	names := make([]string, len(layers))
+	for i, l := range layers {
+		names[i] = escape(strings.TrimPrefix(strings.TrimPrefix(l, base), "/"))
+	}
+	writable := ",upperdir=" + escape(upper) + ",workdir=" + escape(work)
+	if size := len(strings.Join(names, ":")) + len(writable) + len("volatile,lowerdir="); size >= os.Getpagesize() {
+		base = filepath.Join(filepath.Dir(target), "layers")
+		if err := os.Mkdir(base, 0o700); err != nil {
+			return err
+		}
+		for i, l := range layers {
+			names[i] = strconv.FormatInt(int64(i), 36)
+			if err := os.Symlink(l, filepath.Join(base, names[i])); err != nil {
+				return err
+			}
+		}
+	}
 	if err := unix.Chdir(base); err != nil {
 		return fmt.Errorf("image layers in %s: %w", base, err)
 	}
 	defer unix.Chdir("/")
-	names := make([]string, len(layers))
-	for i, l := range layers {
-		names[i] = escape(strings.TrimPrefix(strings.TrimPrefix(l, base), "/"))
-		if names[i] == "" {
-			names[i] = "."
-		}
-	}
-	lower := strings.Join(names, ":")
-	opts := "volatile,lowerdir=" + lower + ",upperdir=" + escape(upper) + ",workdir=" + escape(work)
-	if len(opts) >= os.Getpagesize() {
-		return shim.Errorf(shim.KindInvalid, "%d image layers are more than an overlay mount takes: their paths below %s need %d bytes of %d",
-			len(layers), base, len(opts), os.Getpagesize())
-	}
-	err := unix.Mount("overlay", target, "overlay", 0, opts)
+	opts := "lowerdir=" + strings.Join(names, ":") + writable
+	err := unix.Mount("overlay", target, "overlay", 0, "volatile,"+opts)
 	if errors.Is(err, unix.EINVAL) { // a kernel before 5.10 has no volatile
-		err = unix.Mount("overlay", target, "overlay", 0, strings.TrimPrefix(opts, "volatile,"))
+		err = unix.Mount("overlay", target, "overlay", 0, opts)
 	}
 	if err != nil {
-		for _, l := range layers {
-			if _, serr := os.Stat(l); serr != nil {
-				return fmt.Errorf("mount the container's root: %w", serr)
-			}
-		}
 		return fmt.Errorf("mount the container's root: overlay of %d layers in %s: %w", len(layers), base, err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package libct
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -113,7 +114,11 @@ func checkSeccomp(p *libcontainer.Process, config *configs.Seccomp) error {
 		return err
 	}
 	own, _ := filtersOf("self")
-	if n, _ := filtersOf(strconv.Itoa(pid)); n != own+2 {
+	n, ok := filtersOf(strconv.Itoa(pid))
+	if !ok {
+		return errors.New("the container's init ended before it could execute its program")
+	}
+	if n != own+2 {
 		return fmt.Errorf("the container's system call filter was not loaded (%d filters where %d belong): "+
 			"podrun does not fit the libcontainer that it was built with", n, own+2)
 	}
