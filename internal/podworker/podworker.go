@@ -103,7 +103,19 @@ func (w *Worker) Want(pod *corev1.Pod) {
 			return
 		}
 		w.pod = pod
+		if w.reported != nil && readyOf(pod.Status.Conditions) != readyOf(w.reported.Conditions) {
+			w.reported = nil // somebody else wrote over it: say it again
+		}
 	})
+}
+
+func readyOf(list []corev1.PodCondition) corev1.ConditionStatus {
+	for _, c := range list {
+		if c.Type == corev1.PodReady {
+			return c.Status
+		}
+	}
+	return ""
 }
 
 // Refresh lets the worker look again: a ConfigMap or Secret changed.
@@ -139,6 +151,9 @@ func (w *Worker) Run(ctx context.Context) {
 	defer cancel()
 	for ctx.Err() == nil {
 		w.drain()
+		for _, c := range w.state.containers {
+			c.current.closeEnded()
+		}
 		s := plan(w.pod, &w.state, w.now())
 		if s.kind == waitFor {
 			w.report(false)

@@ -67,6 +67,7 @@ type run struct {
 	// reason and message are set when it ended.
 	reason, message string
 	imageID, image  string
+	over            chan struct{} // made when somebody waits for the end
 }
 
 func (r *run) running() bool { return r != nil && r.State == runtime.Running }
