@@ -1,0 +1,112 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/render"
+)
+
+const (
+	// A watch whose client names no time ends after this and up to as long
+	// again, so that clients do not all come back at once.
+	watchTime = 30 * time.Minute
+	// readWait is how long a watcher may leave an event unread.
+	readWait = time.Minute
+)
+
+// watch answers with a stream of events.
+func (c *call) watch() error {
+	k, err := c.kind()
+	if err != nil {
+		return err
+	}
+	f, err := c.form(render.Table, render.Partial, render.PartialList)
+	if err != nil {
+		return err
+	}
+	if f.Media == api.MediaYAML {
+		return apierr.NotAcceptable("only the following media types are accepted: %s, %s;stream=watch", api.MediaJSON, api.MediaProtobuf)
+	}
+	f.Pretty = false
+	if f.As == render.PartialList {
+		f.As = render.Partial
+	}
+	q := c.r.URL.Query()
+	q.Set("watch", "true") // the old watch path does not say so
+	o, sel, err := listOptions(q)
+	if err != nil {
+		return err
+	}
+	limit := watchTime + rand.N(watchTime)
+	if o.TimeoutSeconds != nil && *o.TimeoutSeconds > 0 {
+		limit = time.Duration(min(*o.TimeoutSeconds, int64(24*time.Hour/time.Second))) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), limit)
+	defer cancel()
+	stream, err := c.g.cfg.API.Watch(ctx, c.user, c.path.Target, api.WatchOptions{
+		Selection: sel, ResourceVersion: o.ResourceVersion, ResourceVersionMatch: o.ResourceVersionMatch,
+		Bookmarks: o.AllowWatchBookmarks, SendInitialEvents: o.SendInitialEvents,
+	})
+	if err != nil {
+		return err
+	}
+	defer stream.Stop()
+	leave := c.g.metrics.watching(c)
+	defer leave()
+	return c.events(ctx, stream, f, k)
+}
+
+// events sends events until the watch, its time or its client ends.
+func (c *call) events(ctx context.Context, stream api.Stream, f render.Form, k *api.Kind) error {
+	rc := http.NewResponseController(c.w)
+	c.w.Header().Set("Content-Type", f.StreamType())
+	c.w.WriteHeader(http.StatusOK)
+	if err := rc.Flush(); err != nil {
+		return err
+	}
+	for {
+		events, err := stream.Next(ctx)
+		if err != nil {
+			if ctx.Err() != nil && apierr.KindOf(err) == apierr.ErrTimeout {
+				return nil
+			}
+			return c.lastEvent(rc, f, err)
+		}
+		if err := rc.SetWriteDeadline(time.Now().Add(readWait)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		for _, e := range events {
+			b, err := c.g.render.Frame(f, k, e)
+			if err != nil {
+				return c.lastEvent(rc, f, err)
+			}
+			if _, err := c.w.Write(b); err != nil {
+				return err
+			}
+			f.NoHeaders = true // a table's columns are told once
+		}
+		if err := rc.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// lastEvent tells a watcher why there is no more.
+func (c *call) lastEvent(rc *http.ResponseController, f render.Form, why error) error {
+	st := apierr.StatusOf(why)
+	f.As = render.Whole
+	b, err := render.ErrorFrame(f, &st)
+	if err != nil {
+		return err
+	}
+	if _, err := c.w.Write(b); err != nil {
+		return err
+	}
+	return rc.Flush()
+}
