@@ -95,7 +95,7 @@ func run(f func(ctx context.Context, args []string) error) func(*cobra.Command, 
 	return func(_ *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		return f(ctx, args)
+		return explain(f(ctx, args))
 	}
 }
 

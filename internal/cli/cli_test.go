@@ -27,6 +27,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"k8s.io/client-go/tools/clientcmd"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
 	"github.com/wherry-project/wherry/internal/apierr"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
@@ -277,6 +278,23 @@ func TestFallback(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the user's own", "")
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	_, _, kubeconfig := serve(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // nobody listens there
+	for _, args := range []string{"cluster members", "image list", "image import -"} {
+		_, _, err = execute("", append(strings.Fields(args), "--kubeconfig", kubeconfig, "--grpc-address", l.Addr().String())...)
+		want := "The connection to the server " + l.Addr().String() + " was refused - did you specify the right host or port?"
+		if msg, ok := cmdutil.StandardErrorMessage(err); !ok || msg != want {
+			t.Errorf("%s: %q, %v", args, msg, err)
+		}
+	}
 }
 
 func TestGRPCAddress(t *testing.T) {

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -38,6 +41,7 @@ func (c *command) connect(address string) (*grpc.ClientConn, error) {
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
+		grpc.WithDisableServiceConfig(), // it would be asked of DNS at every start
 		grpc.WithChainUnaryInterceptor(apierr.ClientUnary),
 		grpc.WithChainStreamInterceptor(apierr.ClientStream),
 	}
@@ -55,6 +59,27 @@ func grpcAddress(server string) (string, error) {
 	}
 	return net.JoinHostPort(u.Hostname(), grpcPort), nil
 }
+
+// explain turns gRPC's word for a server that cannot be reached into the error
+// that an HTTPS request would have met, so that it is told as kubectl tells it.
+func explain(err error) error {
+	if !errors.Is(err, apierr.ErrUnavailable) || !strings.Contains(err.Error(), "connection error: ") {
+		return err
+	}
+	what := err.Error()
+	if _, quoted, ok := strings.Cut(what, "desc = "); ok {
+		if text, err := strconv.Unquote(quoted); err == nil {
+			what = text
+		}
+	}
+	server := "of the kubeconfig"
+	if m := dialed.FindStringSubmatch(what); m != nil {
+		server = m[1]
+	}
+	return &url.Error{Op: "dial", URL: "https://" + server, Err: errors.New(what)}
+}
+
+var dialed = regexp.MustCompile(`dial tcp (\S+:\d+): `)
 
 type bearer string
 

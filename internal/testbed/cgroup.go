@@ -199,6 +199,7 @@ func members(all []hierarchy, rel string) []int {
 
 // killMembers ends every process of rel and waits until none is left.
 func killMembers(ctx context.Context, all []hierarchy, rel string) error {
+	thaw(all, rel)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		pids := members(all, rel)
 		if len(pids) == 0 {
@@ -214,6 +215,18 @@ func killMembers(ctx context.Context, all []hierarchy, rel string) error {
 			return fmt.Errorf("processes %v do not end: %w", pids, ctx.Err())
 		case <-time.After(wait):
 		}
+	}
+}
+
+// thaw lets frozen processes run, because in v1 they cannot die before.
+func thaw(all []hierarchy, rel string) {
+	for _, h := range all {
+		_ = filepath.WalkDir(filepath.Join(h.Mount, rel), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Name() == "freezer.state" {
+				_ = os.WriteFile(path, []byte("THAWED"), 0) // what stays frozen is told of as not ending
+			}
+			return nil
+		})
 	}
 }
 

@@ -411,6 +411,19 @@ func TestUpAndDownSpeed(t *testing.T) {
 	}
 }
 
+// A frozen process cannot be killed; Down must see to it.
+func TestDownThaws(t *testing.T) {
+	bed := newBed(t, 0, 1)
+	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err != nil {
+		t.Skip("no v1 freezer here; v2 kills what is frozen")
+	}
+	must(t, bed, "n1", "sh", "-c", `cd /sys/fs/cgroup/freezer && mkdir pod && setsid sleep 1000 >/dev/null 2>&1 &
+		sleep 0.1; cd /sys/fs/cgroup/freezer && echo $! >pod/cgroup.procs && echo FROZEN >pod/freezer.state`)
+	if err := bed.PowerOff(t.Context(), "n1"); err != nil {
+		t.Error(err)
+	}
+}
+
 // Whatever moment an up or a down is killed at, the next down removes all.
 func TestDownAfterCrash(t *testing.T) {
 	testkit.NeedsRoot(t)
