@@ -70,6 +70,17 @@ func (h *Handle) Find(name string) (l Link, ok bool, err error) {
 	return from(n), true, nil
 }
 
+// Running reports whether a link can be sent through, after the kernel has acted on what
+// happened to its carrier: until then a link that just got one drops what is
+// sent. Kernels before 6.8 act in their own time.
+func (h *Handle) Running(index int) (bool, error) {
+	n, err := h.nl.LinkByIndex(index)
+	if err != nil {
+		return false, fmt.Errorf("look at link %d: %w", index, err)
+	}
+	return from(n).Run, nil
+}
+
 // AddVeth makes a veth pair and returns the index of this end.
 func (h *Handle) AddVeth(v Veth) (index int, err error) {
 	attrs := netlink.NewLinkAttrs()

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/link"
@@ -49,7 +50,7 @@ func (n *Network) Attach(ctx context.Context, cfg PodConfig) (Pod, error) {
 			return p, err
 		}
 	}
-	if err := n.build(p, set); err != nil {
+	if err := n.build(ctx, p, set); err != nil {
 		defer n.end(p, false)
 		// A namespace that held a running pod stays: only its link was lost.
 		undo := n.links.Delete(p.Link)
@@ -130,7 +131,7 @@ func (n *Network) stillThere(p Pod) (bool, error) {
 
 // build makes the pod's namespace and link. The alias of the link comes last
 // and says that nothing is missing.
-func (n *Network) build(p Pod, set settings) error {
+func (n *Network) build(ctx context.Context, p Pod, set settings) error {
 	inner, err := n.openInner(p)
 	if err != nil {
 		return err
@@ -151,6 +152,9 @@ func (n *Network) build(p Pod, set settings) error {
 		return err
 	}
 	if err := configure(inner, p.Address); err != nil {
+		return err
+	}
+	if err := n.awaitCarrier(ctx, index); err != nil {
 		return err
 	}
 	if err := n.links.SetSysctls(noRedirects(p.Link)); err != nil {
@@ -184,6 +188,23 @@ func (n *Network) openInner(p Pod) (inner *link.Handle, err error) {
 		}
 	}
 	return link.Open(p.NetNS)
+}
+
+// awaitCarrier waits until the node's end of a pod link can send: the first
+// packet to a pod must not be lost. Asking is enough on Linux 6.8 and later.
+func (n *Network) awaitCarrier(ctx context.Context, index int) error {
+	const tries, pause = 500, time.Millisecond
+	for range tries {
+		if ok, err := n.links.Running(index); err != nil || ok {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+	return fmt.Errorf("link %d has no carrier after %v", index, tries*pause)
 }
 
 // noRedirects keeps the node from telling a pod that reaches itself through a
@@ -237,8 +258,36 @@ func (n *Network) Detach(ctx context.Context, id string) error {
 	return nil
 }
 
+// tearDown undoes what there is of a build. Deleting a link takes the kernel
+// some 25 ms during which no other link can be made; so a namespace of ours
+// only loses its pin, and the kernel then clears it away with the link in its
+// own time, many at once. The route goes first: from then on nobody reaches
+// the pod, and its address may be given to another. Without its alias the link
+// is nobody's: if something still holds the namespace, Apply deletes it.
 func (n *Network) tearDown(id, name string) error {
-	return errors.Join(n.links.Delete(name), netns.Delete(n.pinPath(id)))
+	pin := n.pinPath(id)
+	ours, err := netns.Pinned(pin)
+	if err == nil && ours {
+		err = n.disown(name)
+	} else if err == nil {
+		err = n.links.Delete(name)
+	}
+	return errors.Join(err, netns.Delete(pin))
+}
+
+// disown takes a pod's route and alias from its link.
+func (n *Network) disown(name string) error {
+	l, ok, err := n.links.Find(name)
+	if err != nil || !ok {
+		return err
+	}
+	if p, ok := parseAlias(l.Alias); ok {
+		route := link.Route{Destination: host(p.Address), Link: l.Index, Protocol: protocol}
+		if err := n.links.DeleteRoute(route); err != nil {
+			return err
+		}
+	}
+	return n.links.SetAliasIndex(l.Index, "")
 }
 
 // List returns the pods that the kernel knows, sorted by ID, also those that
