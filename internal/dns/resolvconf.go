@@ -1,9 +1,13 @@
 package dns
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -208,4 +212,42 @@ func unique(in []string) []string {
 		}
 	}
 	return out
+}
+
+// NodeResolvConf reads the node's configuration below root ("/"): the file that
+// programs use or, if that names only a stub on the machine itself, which no pod
+// can reach, the one behind it that systemd-resolved keeps.
+func NodeResolvConf(root string) (ResolvConf, error) {
+	c, err := readResolvConf(filepath.Join(root, "etc/resolv.conf"))
+	if err != nil || !c.isStub() {
+		return c, err
+	}
+	behind, err := readResolvConf(filepath.Join(root, "run/systemd/resolve/resolv.conf"))
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && len(behind.Nameservers) == 0) {
+		return c, nil
+	}
+	return behind, err
+}
+
+func readResolvConf(path string) (ResolvConf, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return ResolvConf{}, err
+	}
+	defer f.Close()
+	c, err := ParseResolvConf(f)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// isStub reports whether all nameservers are on the machine itself.
+func (c ResolvConf) isStub() bool {
+	for _, n := range c.Nameservers {
+		if a, err := netip.ParseAddr(n); err != nil || !a.IsLoopback() {
+			return false
+		}
+	}
+	return len(c.Nameservers) > 0
 }
