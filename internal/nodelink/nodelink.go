@@ -85,9 +85,10 @@ type Config struct {
 type Link struct {
 	cfg Config
 
+	order    sync.Mutex // held while an update is handed on
+	revision uint64     // newest state handed on; guarded by order
+
 	mu       sync.Mutex
-	revision uint64 // newest state handed on
-	uid      string
 	controls map[string]context.CancelFunc // running sessions' loops
 	live     map[string]*session
 	primary  *session
@@ -109,6 +110,15 @@ func New(cfg Config) *Link {
 	return &Link{
 		cfg: cfg, controls: map[string]context.CancelFunc{}, live: map[string]*session{},
 		statuses: map[string]*wherryv1.PodStatus{}, sequence: map[string]uint64{}, wake: make(chan struct{}),
+	}
+}
+
+// Know adds members that are known from before; call it before Run.
+func (l *Link) Know(addresses []string) {
+	for _, a := range addresses {
+		if !slices.Contains(l.cfg.Controls, a) {
+			l.cfg.Controls = append(l.cfg.Controls, a)
+		}
 	}
 }
 
@@ -233,8 +243,8 @@ func (l *Link) acknowledged(a *wherryv1.StatusAck) {
 
 // apply hands an update on if it is news.
 func (l *Link) apply(u Update) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.order.Lock()
+	defer l.order.Unlock()
 	if u.Revision < l.revision || u.Revision == l.revision && !(u.Full && l.revision == 0) {
 		return
 	}

@@ -117,9 +117,9 @@ func (se *session) hello() error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	h := &wherryv1.Hello{Format: Format, Node: l.cfg.Node, NodeUid: l.uid, BootId: l.cfg.BootID, Revision: l.revision, Registration: reg}
-	l.mu.Unlock()
+	l.order.Lock()
+	h := &wherryv1.Hello{Format: Format, Node: l.cfg.Node, BootId: l.cfg.BootID, Revision: l.revision, Registration: reg}
+	l.order.Unlock()
 	return se.push(&wherryv1.SessionRequest{Message: &wherryv1.SessionRequest_Hello{Hello: h}})
 }
 
@@ -171,18 +171,30 @@ func (se *session) serve(ctx context.Context, do func(context.Context)) {
 	})
 }
 
-func (se *session) delta(d *wherryv1.Delta) error {
-	if se.whole == nil {
-		se.whole = &Update{Revision: d.GetRevision(), Full: d.GetFull()}
-	}
+// Decode gives what one delta says.
+func Decode(d *wherryv1.Delta) (*Update, error) {
+	u := &Update{Revision: d.GetRevision(), Full: d.GetFull(), Remove: d.GetRemove()}
 	for _, p := range d.GetPut() {
 		obj, err := decode(p.GetObject())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		se.whole.Put = append(se.whole.Put, obj)
+		u.Put = append(u.Put, obj)
 	}
-	se.whole.Remove = append(se.whole.Remove, d.GetRemove()...)
+	return u, nil
+}
+
+func (se *session) delta(d *wherryv1.Delta) error {
+	part, err := Decode(d)
+	if err != nil {
+		return err
+	}
+	if se.whole == nil {
+		se.whole = part
+	} else {
+		se.whole.Put = append(se.whole.Put, part.Put...)
+		se.whole.Remove = append(se.whole.Remove, part.Remove...)
+	}
 	if d.GetMore() {
 		return nil
 	}

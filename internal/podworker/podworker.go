@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -76,6 +77,12 @@ type Worker struct {
 	node  *Node
 	inbox chan func(*Worker)
 	done  chan struct{}
+	news  chan struct{} // signals a wish
+
+	mu      sync.Mutex
+	wish    *corev1.Pod
+	wished  bool
+	refresh bool
 
 	// The rest belongs to Run's goroutine.
 	pod      *corev1.Pod
@@ -89,24 +96,55 @@ const inboxSize = 64
 
 // New makes a worker for a pod. Found is what the runtime has of it already.
 func New(node *Node, pod *corev1.Pod, found *runtime.Sandbox) *Worker {
-	w := &Worker{node: node, inbox: make(chan func(*Worker), inboxSize), done: make(chan struct{}), pod: pod}
+	w := &Worker{node: node, inbox: make(chan func(*Worker), inboxSize), done: make(chan struct{}), news: make(chan struct{}, 1), pod: pod}
 	w.state = newState(pod, found)
 	return w
 }
 
 // Want gives the newest wish. A nil pod says that the API has it no longer:
-// whatever runs is ended with a short grace.
+// whatever runs is ended with a short grace. It never blocks.
 func (w *Worker) Want(pod *corev1.Pod) {
-	w.tell(func(w *Worker) {
-		if pod == nil {
-			w.state.orphan = true
-			return
-		}
-		w.pod = pod
-		if w.reported != nil && readyOf(pod.Status.Conditions) != readyOf(w.reported.Conditions) {
-			w.reported = nil // somebody else wrote over it: say it again
-		}
-	})
+	w.mu.Lock()
+	w.wish, w.wished = pod, true
+	w.mu.Unlock()
+	w.wake()
+}
+
+// Refresh lets the worker look again: a ConfigMap or Secret changed. It never
+// blocks.
+func (w *Worker) Refresh() {
+	w.mu.Lock()
+	w.refresh = true
+	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *Worker) wake() {
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+}
+
+// wishes takes what Want and Refresh left.
+func (w *Worker) wishes() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refresh {
+		w.refresh, w.state.volumesDone = false, false
+	}
+	if !w.wished {
+		return
+	}
+	w.wished = false
+	if w.wish == nil {
+		w.state.orphan = true
+		return
+	}
+	w.pod = w.wish
+	if w.reported != nil && readyOf(w.pod.Status.Conditions) != readyOf(w.reported.Conditions) {
+		w.reported = nil // somebody else wrote over it: say it again
+	}
 }
 
 func readyOf(list []corev1.PodCondition) corev1.ConditionStatus {
@@ -117,9 +155,6 @@ func readyOf(list []corev1.PodCondition) corev1.ConditionStatus {
 	}
 	return ""
 }
-
-// Refresh lets the worker look again: a ConfigMap or Secret changed.
-func (w *Worker) Refresh() { w.tell(func(w *Worker) { w.state.volumesDone = false }) }
 
 // Event tells what happened in the pod's sandbox.
 func (w *Worker) Event(e runtime.Event) {
@@ -173,6 +208,7 @@ func (w *Worker) Run(ctx context.Context) {
 
 // drain takes all messages that are there.
 func (w *Worker) drain() {
+	w.wishes()
 	for {
 		select {
 		case f := <-w.inbox:
@@ -194,6 +230,7 @@ func (w *Worker) rest(ctx context.Context, delay time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-due:
+	case <-w.news:
 	case f := <-w.inbox:
 		f(w)
 	}

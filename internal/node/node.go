@@ -1,0 +1,346 @@
+// Package node joins the parts of a node: the session to the control plane, a
+// worker per pod, the pod network, service rules and DNS, and the checkpoint
+// from which it all starts without anybody's help.
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/checkpoint"
+	"github.com/wherry-project/wherry/internal/dns"
+	"github.com/wherry-project/wherry/internal/events"
+	"github.com/wherry-project/wherry/internal/images"
+	"github.com/wherry-project/wherry/internal/netview"
+	"github.com/wherry-project/wherry/internal/network"
+	"github.com/wherry-project/wherry/internal/nodelink"
+	"github.com/wherry-project/wherry/internal/podworker"
+	"github.com/wherry-project/wherry/internal/runtime"
+	"github.com/wherry-project/wherry/internal/svcproxy"
+)
+
+// Config says who the node is and where it keeps things.
+type Config struct {
+	Name    string
+	Version string
+	// Address is the node's own, by which others reach it.
+	Address netip.Addr
+	// Controls are host:port of the control plane members known at start.
+	Controls []string
+	// DataDir holds pods' folders and the checkpoint, LogDir their logs.
+	DataDir, LogDir string
+	// ResolvConf and Hosts are the node's own files.
+	ResolvConf, Hosts string
+	// Upstreams answer what is not of the cluster; empty asks those of
+	// ResolvConf.
+	Upstreams []netip.AddrPort
+	MaxPods   int
+	// Parallel bounds the starts of containers that run at once.
+	Parallel int
+}
+
+// Parts are what a Node works with. The caller opens and closes them.
+type Parts struct {
+	Runtime    runtime.Runtime
+	Network    *network.Network
+	Proxy      *svcproxy.Proxy
+	Images     *images.Store
+	Volumes    podworker.Volumes
+	Checkpoint *checkpoint.Store
+	// Kinds name objects in Events.
+	Kinds *api.Kinds
+	// Dial gives a connection to a control plane member, with the node's
+	// identity.
+	Dial func(address string) (*grpc.ClientConn, error)
+	Log  *slog.Logger
+}
+
+// Node is one node.
+type Node struct {
+	cfg    Config
+	parts  Parts
+	log    *slog.Logger
+	link   *nodelink.Link
+	events *events.Recorder
+	shared *podworker.Node
+	dns    *dns.Server
+
+	mu         sync.Mutex
+	cluster    nodelink.Cluster
+	joined     bool
+	controls   []string
+	view       *netview.View
+	revision   uint64
+	pods       map[string]*corev1.Pod
+	configMaps map[netview.Name]*corev1.ConfigMap
+	secrets    map[netview.Name]*corev1.Secret
+	services   map[netview.Name]*corev1.Service
+	extra      map[string]metav1.Object // what else the checkpoint keeps
+	workers    map[string]*worker
+	found      map[string]*runtime.Sandbox // left by an earlier noded, without a worker yet
+	whole      bool                        // the control plane has told everything once
+	ready      bool                        // the pod network stands
+	running    context.Context             //nolint:containedctx // the life of the workers, which are started as pods come
+
+	netChanged   chan struct{}
+	proxyChanged chan struct{}
+	saveChanged  chan struct{}
+	nodeChanged  chan struct{}
+	group        sync.WaitGroup
+}
+
+// worker is a pod's worker and how to end it.
+type worker struct {
+	*podworker.Worker
+	pod    *corev1.Pod
+	cancel context.CancelFunc
+}
+
+// New makes a node.
+func New(cfg Config, parts Parts) *Node {
+	n := &Node{
+		cfg: cfg, parts: parts, log: parts.Log, view: netview.New(cfg.Name),
+		pods: map[string]*corev1.Pod{}, configMaps: map[netview.Name]*corev1.ConfigMap{}, secrets: map[netview.Name]*corev1.Secret{},
+		services: map[netview.Name]*corev1.Service{}, extra: map[string]metav1.Object{}, workers: map[string]*worker{},
+		found: map[string]*runtime.Sandbox{}, controls: cfg.Controls,
+		netChanged: make(chan struct{}, 1), proxyChanged: make(chan struct{}, 1), saveChanged: make(chan struct{}, 1), nodeChanged: make(chan struct{}, 1),
+	}
+	n.link = nodelink.New(nodelink.Config{
+		Node: cfg.Name, BootID: bootID(), Controls: cfg.Controls, Dial: parts.Dial, Describe: n.describe, Handler: n, Log: parts.Log,
+	})
+	n.events = events.New(n.link, parts.Kinds, "kubelet", cfg.Name, parts.Log)
+	n.shared = &podworker.Node{
+		Name: cfg.Name, Addresses: []netip.Addr{cfg.Address}, Dir: filepath.Join(cfg.DataDir, "pods"), LogDir: cfg.LogDir,
+		Runtime: parts.Runtime, Network: parts.Network, Images: parts.Images, Volumes: parts.Volumes,
+		Slots: make(chan struct{}, max(cfg.Parallel, 1)), Report: n.report, Cluster: clusterFacts{n}, Log: parts.Log,
+		Event: func(p *corev1.Pod, kind, reason, message string) { n.events.Event(p, kind, reason, message) },
+	}
+	return n
+}
+
+// signal makes one waiting signal of any number.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run lives until ctx ends. Containers go on without it. Ready is called when
+// the node works: it has looked at what an earlier noded left, and runs what
+// the checkpoint says.
+func (n *Node) Run(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	n.running = ctx
+	if err := n.recover(ctx); err != nil {
+		return err
+	}
+	n.group.Go(func() { n.follow(ctx) })
+	n.group.Go(func() { n.keepNetwork(ctx) })
+	n.group.Go(func() { n.keepProxy(ctx) })
+	n.group.Go(func() { n.keepCheckpoint(ctx) })
+	n.group.Go(func() { n.keepStatus(ctx) })
+	errs := make(chan error, 2)
+	n.group.Go(func() { errs <- n.link.Run(ctx) })
+	n.group.Go(func() { errs <- n.events.Run(ctx) })
+	ready()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-errs:
+	}
+	cancel()
+	n.group.Wait()
+	return err
+}
+
+// recover finds what an earlier noded left, and starts the checkpoint's pods.
+func (n *Node) recover(ctx context.Context) error {
+	list, err := n.parts.Runtime.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list what runs here: %w", err)
+	}
+	for i := range list {
+		n.found[list[i].ID] = &list[i]
+	}
+	u, err := n.load()
+	if err != nil {
+		n.log.Error("the node starts without its checkpoint", "err", err)
+		return nil
+	}
+	if u != nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.applyLocked(*u)
+	}
+	return nil
+}
+
+// follow hands the runtime's events to the pods' workers.
+func (n *Node) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e, ok := <-n.parts.Runtime.Events():
+			if !ok {
+				return
+			}
+			n.mu.Lock()
+			w := n.workers[e.SandboxID]
+			n.mu.Unlock()
+			if w != nil {
+				w.Event(e)
+			}
+		}
+	}
+}
+
+// report hands a pod's status up.
+func (n *Node) report(pod *corev1.Pod, status *corev1.PodStatus, terminated bool) {
+	if err := n.link.Report(pod, status, terminated); err != nil {
+		n.log.Error("pod status not reported", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+	}
+}
+
+// keepNetwork makes the pod network what the view says, and tries again while
+// that fails.
+func (n *Node) keepNetwork(ctx context.Context) {
+	for n.changed(ctx, n.netChanged) {
+		n.mu.Lock()
+		cfg, ok := n.view.Network(n.networkBase())
+		n.mu.Unlock()
+		if !ok {
+			continue
+		}
+		if err := n.parts.Network.Apply(ctx, cfg); err != nil {
+			n.log.Error("pod network", "err", err)
+			n.again(ctx, n.netChanged)
+			continue
+		}
+		n.startDNS(ctx)
+		n.mu.Lock()
+		first := !n.ready
+		n.ready = true
+		var start []*corev1.Pod
+		if first {
+			for _, p := range n.pods {
+				start = append(start, p)
+			}
+		}
+		for _, p := range start {
+			n.workLocked(p)
+		}
+		n.mu.Unlock()
+		if first {
+			n.log.Info("pod network stands", "range", cfg.PodCIDRs, "peers", len(cfg.Peers))
+			signal(n.nodeChanged)
+		}
+	}
+}
+
+// changed waits for a signal; not ok when ctx ended.
+func (n *Node) changed(ctx context.Context, c <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-c:
+		return true
+	}
+}
+
+// again signals after a pause.
+func (n *Node) again(ctx context.Context, c chan struct{}) {
+	n.group.Go(func() {
+		t := time.NewTimer(time.Second)
+		defer t.Stop()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+			signal(c)
+		}
+	})
+}
+
+func (n *Node) networkBase() network.Config {
+	cfg := network.Config{Address: n.cfg.Address, Masquerade: true}
+	cfg.ClusterCIDRs = prefix(n.cluster.PodCIDR)
+	cfg.ServiceCIDRs = prefix(n.cluster.ServiceCIDR)
+	if a, err := netip.ParseAddr(n.cluster.DNS); err == nil {
+		cfg.LocalAddresses = []netip.Addr{a}
+	}
+	return cfg
+}
+
+func prefix(text string) []netip.Prefix {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return nil
+	}
+	return []netip.Prefix{p}
+}
+
+// keepProxy makes the service rules what the view says.
+func (n *Node) keepProxy(ctx context.Context) {
+	for n.changed(ctx, n.proxyChanged) {
+		n.mu.Lock()
+		local := svcproxy.Config{ServiceCIDRs: prefix(n.cluster.ServiceCIDR), NodeAddresses: []netip.Addr{n.cfg.Address}}
+		if a, err := netip.ParseAddr(n.cluster.DNS); err == nil {
+			local.Untranslated = []netip.Addr{a}
+		}
+		if self, ok := n.view.Network(network.Config{}); ok {
+			local.LocalPodCIDRs = self.PodCIDRs
+		}
+		cfg := n.view.Proxy(local)
+		known := n.joined
+		n.mu.Unlock()
+		if !known {
+			continue
+		}
+		if err := n.parts.Proxy.Apply(ctx, cfg); err != nil {
+			n.log.Error("service rules", "err", err)
+			n.again(ctx, n.proxyChanged)
+		}
+	}
+}
+
+// startDNS opens the node's DNS once its address is there.
+func (n *Node) startDNS(ctx context.Context) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a, err := netip.ParseAddr(n.cluster.DNS)
+	if n.dns != nil || err != nil {
+		return
+	}
+	s, err := dns.Open(dns.Config{Domain: n.cluster.Domain, Listen: []netip.AddrPort{netip.AddrPortFrom(a, 53)}})
+	if err != nil {
+		n.log.Error("DNS", "err", err)
+		n.again(ctx, n.netChanged)
+		return
+	}
+	if own := s.SetUpstreams(n.upstreams()); len(own) > 0 {
+		n.log.Warn("resolvers left out: they are this DNS itself", "resolvers", own)
+	}
+	s.SetRecords(n.view.Records())
+	n.dns = s
+	n.group.Go(func() {
+		if err := s.Run(ctx); err != nil {
+			n.log.Error("DNS stopped", "err", err)
+			n.mu.Lock()
+			n.dns = nil
+			n.mu.Unlock()
+			n.again(ctx, n.netChanged)
+		}
+	})
+}
