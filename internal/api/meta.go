@@ -1,8 +1,10 @@
 package api
 
 import (
+	"maps"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/validation"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -46,5 +48,25 @@ func ValidateMetaUpdate(obj, old Object) field.ErrorList {
 }
 
 // KeepMeta gives obj the metadata of old, but for what a write of /status may
-// change: resourceVersion and managedFields.
-func KeepMeta(obj, old Object) { metav1.ResetObjectMetaForStatus(obj, old) }
+// change: resourceVersion and managedFields. Nothing of old is shared, so that
+// defaults may write into obj.
+func KeepMeta(obj, old Object) {
+	obj.SetLabels(maps.Clone(old.GetLabels()))
+	obj.SetAnnotations(maps.Clone(old.GetAnnotations()))
+	obj.SetFinalizers(slices.Clone(old.GetFinalizers()))
+	owners := slices.Clone(old.GetOwnerReferences())
+	for i := range owners {
+		owners[i] = *owners[i].DeepCopy()
+	}
+	obj.SetOwnerReferences(owners)
+	obj.SetGeneration(old.GetGeneration())
+	obj.SetGenerateName(old.GetGenerateName())
+	obj.SetSelfLink("")
+	obj.SetDeletionTimestamp(old.GetDeletionTimestamp().DeepCopy())
+	var grace *int64
+	if g := old.GetDeletionGracePeriodSeconds(); g != nil {
+		seconds := *g
+		grace = &seconds
+	}
+	obj.SetDeletionGracePeriodSeconds(grace)
+}
