@@ -2,19 +2,79 @@ package raftstore
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 
+	"github.com/wherry-project/wherry/internal/apierr"
+	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
 // Store is one replica.
-type Store struct{ cfg Config }
+type Store struct {
+	cfg       Config
+	log       *slog.Logger
+	mem       *store.Mem
+	fsm       *fsm
+	disk      *disk
+	transport *transport
+	raft      *raft.Raft
+	metrics   *metrics
+
+	// ctx ends when the store closes. It belongs to what the store does by
+	// itself; whoever calls brings a context of their own.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	spawnMu sync.Mutex
+	wg      sync.WaitGroup
+	closed  sync.Once
+
+	// origin and numbers name this process's proposals.
+	origin     uint64
+	numbers    atomic.Uint64
+	queue      chan *proposal
+	places     chan struct{}
+	expectedMu sync.Mutex
+	expected   map[uint64]*proposal
+
+	forwardMu sync.Mutex
+	forward   *forwarder
+	reads     reads
+	lead      lead
+	elected   chan bool
+	compact   chan struct{}
+
+	// running is raft once NewRaft has returned; the state machine runs before.
+	running atomic.Pointer[raft.Raft]
+	failure atomic.Pointer[error]
+	failed  chan struct{}
+}
 
 var _ store.Store = (*Store)(nil)
 
-var errNotBuilt = errors.New("raft store: not built yet")
+const (
+	// inFlight is how many batches may be on their way; with few, they grow.
+	inFlight = 2
+	// commitTimeout is when the leader tells followers the commit index again,
+	// besides at once.
+	commitTimeout = 250 * time.Millisecond
+	// maxAppend is how many entries one append request may have.
+	maxAppend = 64
+	// logBytes is how much log there may be before a snapshot is made, and
+	// trailingBytes how much of it about stays.
+	logBytes      = 64 << 20
+	trailingBytes = 32 << 20
+)
 
 // Open starts the replica on its data directory. A new one waits to be made the
 // first member by Bootstrap, or to be added by another member.
@@ -23,67 +83,234 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Store{cfg: cfg}, nil
+	d, err := openDisk(cfg.Dir, cfg.ID, raftLogger{log: cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg: cfg, log: cfg.Logger, disk: d,
+		mem:       store.NewMem(cfg.Codec, cfg.Limits.Mem),
+		transport: newTransport(cfg),
+		queue:     make(chan *proposal, cfg.Limits.Queue), places: make(chan struct{}, inFlight),
+		expected: map[uint64]*proposal{}, elected: make(chan bool, 16), compact: make(chan struct{}, 1),
+		failed: make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(s.transport.ctx)
+	s.reads.s = s
+	s.lead.changed = make(chan struct{})
+	s.fsm = &fsm{mem: s.mem, done: s.done, batch: s.applying, failed: s.fail}
+	if s.origin, err = randomOrigin(); err == nil {
+		err = s.start()
+	}
+	if err != nil {
+		s.cancel()
+		s.transport.close()
+		return nil, errors.Join(err, d.bolt.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) start() error {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(s.cfg.ID)
+	c.HeartbeatTimeout = s.cfg.Timeouts.Heartbeat
+	c.ElectionTimeout = s.cfg.Timeouts.Election
+	c.LeaderLeaseTimeout = s.cfg.Timeouts.Lease
+	c.CommitTimeout = commitTimeout
+	c.MaxAppendEntries = maxAppend
+	c.BatchApplyCh = true
+	c.ShutdownOnRemove = false
+	c.TrailingLogs = s.cfg.Limits.TrailingEntries
+	c.SnapshotInterval = 24 * time.Hour // this store says when, see compactLog
+	c.SnapshotThreshold = math.MaxInt64
+	c.NotifyCh = s.elected
+	c.Logger = raftLogger{log: s.log}
+	c.NoLegacyTelemetry = true
+	r, err := raft.NewRaft(c, s.fsm, s.disk.logs, s.disk.bolt, s.disk.snapshots, s.transport)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	s.raft = r
+	s.running.Store(r)
+	if s.metrics, err = newMetrics(s, s.cfg.Metrics); err != nil {
+		s.transport.cancel()
+		return errors.Join(err, r.Shutdown().Error())
+	}
+	s.spawn(s.followLeadership)
+	s.spawn(s.propose)
+	s.spawn(s.compactLog)
+	return nil
+}
+
+// randomOrigin tells this process's proposals from those of any other,
+// including this member's before a restart.
+func randomOrigin() (uint64, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return 0, err
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}
+
+// spawn starts a goroutine that Close waits for; it reports false after Close.
+func (s *Store) spawn(f func()) bool {
+	s.spawnMu.Lock()
+	defer s.spawnMu.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.wg.Go(f)
+	return true
 }
 
 // Register puts the Raft service on a server. Call it before the server serves.
-func (s *Store) Register(server grpc.ServiceRegistrar) {}
+func (s *Store) Register(server grpc.ServiceRegistrar) {
+	wherryv1.RegisterRaftServer(server, &service{s: s})
+}
 
 // Bootstrap makes this replica the first member of a new cluster. It refuses
 // where there is one already.
-func (s *Store) Bootstrap() error { return errNotBuilt }
-
-// Close hands leadership over if this replica has it, and stops.
-func (s *Store) Close(ctx context.Context) error { return errNotBuilt }
-
-// Snapshot implements store.Reader.
-func (s *Store) Snapshot(ctx context.Context, at store.At) (*store.Snapshot, error) {
-	return nil, errNotBuilt
+func (s *Store) Bootstrap() error {
+	err := s.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
+		Suffrage: raft.Voter, ID: raft.ServerID(s.cfg.ID), Address: raft.ServerAddress(s.cfg.Address),
+	}}}).Error()
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		return apierr.New(apierr.ErrConflict, "%s already holds a cluster's data; nothing was changed", s.cfg.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return nil
 }
 
-// Commit implements store.Writer.
-func (s *Store) Commit(ctx context.Context, c store.Command) (uint64, error) { return 0, errNotBuilt }
+// Close hands leadership over if this replica has it and another can take it,
+// and stops. Writes that wait end with an error that says whether they may have
+// been done.
+func (s *Store) Close(ctx context.Context) error {
+	var err error
+	s.closed.Do(func() {
+		s.handOver(ctx)
+		s.spawnMu.Lock()
+		s.cancel()
+		s.spawnMu.Unlock()
+		// Raft answers what has been asked of it while it runs, and not
+		// afterwards; so it is stopped when nobody waits any more. A leader
+		// without a majority gives up within its lease.
+		s.wg.Wait()
+		s.transport.cancel()
+		err = s.raft.Shutdown().Error()
+		s.transport.close()
+		s.metrics.close()
+		err = errors.Join(err, s.disk.bolt.Close())
+	})
+	return err
+}
 
-// Watch implements store.Watcher.
-func (s *Store) Watch(ctx context.Context, f store.Filter, from uint64) (*store.Watch, error) {
-	return nil, errNotBuilt
+// handOver transfers leadership. If it fails the others elect a leader anyway,
+// a little later.
+func (s *Store) handOver(ctx context.Context) {
+	voters := 0
+	for _, m := range s.Members() {
+		if m.Voter {
+			voters++
+		}
+	}
+	if !s.leads() || voters < 2 {
+		return
+	}
+	if err := s.await(ctx, s.raft.LeadershipTransfer()); err != nil {
+		s.log.Info("leadership could not be handed over", "err", err)
+	}
+}
+
+// await waits for what Raft was asked for, until ctx ends.
+func (s *Store) await(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	if !s.spawn(func() { done <- f.Error() }) {
+		return errClosed
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Failed is closed when this replica cannot go on; Err says why. The process
+// should end: a newer version, or joining again, is the remedy.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Err is why this replica cannot go on, or nil.
+func (s *Store) Err() error {
+	if e := s.failure.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+func (s *Store) fail(err error) {
+	err = fmt.Errorf("this replica has stopped so as not to differ from the others: %w", err)
+	if s.failure.CompareAndSwap(nil, &err) {
+		s.log.Error("replica has stopped", "err", err)
+		close(s.failed)
+	}
+}
+
+// err refuses what cannot be served any more.
+func (s *Store) err() error {
+	if s.ctx.Err() != nil {
+		return apierr.Unavailable("%w", errClosed)
+	}
+	if err := s.Err(); err != nil {
+		return apierr.Unavailable("%w", err)
+	}
+	return nil
 }
 
 // Revision is what this replica has applied.
-func (s *Store) Revision() uint64 { return 0 }
+func (s *Store) Revision() uint64 { return s.mem.Revision() }
 
-// Member is one replica as the members' list has it.
-type Member struct {
-	ID, Address   string
-	Voter, Leader bool
+// applying is called before entries are applied.
+func (s *Store) applying() {
+	r := s.running.Load()
+	if r == nil {
+		return
+	}
+	s.transport.committedIs(r.CommitIndex())
+	bytes, entries := s.disk.logs.sinceSnapshot()
+	if bytes >= logBytes || entries >= s.cfg.Limits.SnapshotEntries {
+		select {
+		case s.compact <- struct{}{}:
+		default:
+		}
+	}
 }
 
-// Members lists the members as this replica knows them.
-func (s *Store) Members() []Member { return nil }
-
-// AddMember adds a replica without a vote, waits until it has caught up, and
-// gives it the vote. Doing it again goes on where it stopped; an id that is a
-// member already gets the new address. It may be called on any replica.
-func (s *Store) AddMember(ctx context.Context, id, address string) error { return errNotBuilt }
-
-// RemoveMember takes a replica out. It may be called on any replica.
-func (s *Store) RemoveMember(ctx context.Context, id string) error { return errNotBuilt }
-
-// TransferLeadership hands leadership to a member, or to any ("").
-func (s *Store) TransferLeadership(ctx context.Context, id string) error { return errNotBuilt }
-
-// Leadership says who leads, as this replica knows it.
-type Leadership struct {
-	// ID and Address are empty while nobody is known to lead.
-	ID, Address string
-	// Leader reports that this replica leads.
-	Leader bool
-	// Ready reports that it leads and has applied everything that was ever
-	// acknowledged: controllers may start.
-	Ready bool
-	// Term counts leaderships; it goes up with each.
-	Term uint64
+// compactLog makes a snapshot whenever the log has grown enough, and lets the
+// library cut the log behind it.
+func (s *Store) compactLog() {
+	for {
+		select {
+		case <-s.compact:
+		case <-s.ctx.Done():
+			return
+		}
+		bytes, entries := s.disk.logs.sinceSnapshot()
+		if entries == 0 {
+			continue
+		}
+		reload := s.raft.ReloadableConfig()
+		reload.TrailingLogs = min(s.cfg.Limits.TrailingEntries, max(64, trailingBytes/max(1, bytes/entries)))
+		err := s.raft.ReloadConfig(reload)
+		if err == nil {
+			err = s.raft.Snapshot().Error()
+		}
+		switch {
+		case err == nil:
+			s.disk.logs.snapshotted()
+		case !errors.Is(err, raft.ErrNothingNewToSnapshot) && s.ctx.Err() == nil:
+			s.log.Warn("snapshot could not be made", "err", err)
+		}
+	}
 }
-
-// Leadership gives what holds now, and a channel that is closed when it changes.
-func (s *Store) Leadership() (Leadership, <-chan struct{}) { return Leadership{}, nil }

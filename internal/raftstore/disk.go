@@ -1,0 +1,172 @@
+package raftstore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+)
+
+// directoryFormat goes up when the files in a data directory change.
+const directoryFormat = 1
+
+// directory is what the format file of a data directory says.
+type directory struct {
+	Format int    `json:"format"`
+	Member string `json:"member"`
+}
+
+// disk is the replica's files.
+type disk struct {
+	bolt      *raftboltdb.BoltStore
+	logs      *logStore
+	snapshots *raft.FileSnapshotStore
+}
+
+// remedy is what to do about a damaged replica.
+const remedy = "this replica cannot go on with its data: remove the member from the cluster, delete the directory and join again"
+
+// openDisk opens the data directory, or makes it. Whatever is damaged or does
+// not belong together is an error; nothing is mended in silence.
+func openDisk(dir, member string, log raftLogger) (d *disk, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("raft data: %w", err)
+	}
+	if err := checkFormat(dir, member); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "log.db")
+	bolt, err := openBolt(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, bolt.Close())
+		}
+	}()
+	logs := newLogStore(bolt)
+	first, err := logs.verify()
+	if err != nil {
+		return nil, fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, log)
+	if err != nil {
+		return nil, fmt.Errorf("raft data: %w", err)
+	}
+	if err := checkSnapshots(snapshots, first); err != nil {
+		return nil, fmt.Errorf("raft data: %s: %w; %s", dir, err, remedy)
+	}
+	return &disk{bolt, logs, snapshots}, nil
+}
+
+func openBolt(path string) (b *raftboltdb.BoltStore, err error) {
+	defer func() {
+		if r := recover(); r != nil { // bbolt panics on some damaged pages
+			err = fmt.Errorf("raft data: %s is damaged: %v; %s", path, r, remedy)
+		}
+	}()
+	b, err = raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout:        2 * time.Second,
+			NoFreelistSync: true,
+			FreelistType:   bbolt.FreelistMapType,
+		},
+		MsgpackUseNewTimeFormat: true,
+	})
+	switch {
+	case errors.Is(err, bbolt.ErrTimeout):
+		return nil, fmt.Errorf("raft data: %s is in use by another process", path)
+	case err != nil:
+		return nil, fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
+	}
+	return b, nil
+}
+
+// checkFormat reads the format file, or writes it into a new directory.
+func checkFormat(dir, member string) error {
+	path := filepath.Join(dir, "format.json")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(dir, "log.db")); err == nil {
+			return fmt.Errorf("raft data: %s has a log but no format.json; %s", dir, remedy)
+		}
+		return writeFormat(path, directory{directoryFormat, member})
+	}
+	if err != nil {
+		return fmt.Errorf("raft data: %w", err)
+	}
+	var d directory
+	if err := json.Unmarshal(b, &d); err != nil || d.Format < 1 {
+		return fmt.Errorf("raft data: %s cannot be read (%v); %s", path, err, remedy)
+	}
+	switch {
+	case d.Format > directoryFormat:
+		return fmt.Errorf("raft data: %s is of format %d, this version knows up to %d: start the newer version that wrote it", dir, d.Format, directoryFormat)
+	case d.Member != member:
+		return fmt.Errorf("raft data: %s belongs to member %s, this is %s: use the directory of this member", dir, d.Member, member)
+	}
+	return nil
+}
+
+func writeFormat(path string, d directory) error {
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "format")
+	if err != nil {
+		return fmt.Errorf("raft data: %w", err)
+	}
+	_, err = f.Write(append(b, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("raft data: %w", err)
+	}
+	return nil
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// checkSnapshots looks whether the newest snapshot is whole and the log goes on
+// where it ends.
+func checkSnapshots(s *raft.FileSnapshotStore, firstLog uint64) error {
+	metas, err := s.List()
+	if err != nil {
+		return err
+	}
+	var last uint64
+	if len(metas) > 0 {
+		last = metas[0].Index
+		_, r, err := s.Open(metas[0].ID) // compares the checksum
+		if err != nil {
+			return fmt.Errorf("snapshot %s is damaged: %w", metas[0].ID, err)
+		}
+		if err := r.Close(); err != nil {
+			return err
+		}
+	}
+	if firstLog > last+1 {
+		return fmt.Errorf("the log begins at entry %d, but the newest snapshot ends at %d", firstLog, last)
+	}
+	return nil
+}

@@ -1,0 +1,332 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc"
+
+	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
+)
+
+// transport carries Raft's requests over gRPC. It implements raft.Transport and
+// raft.WithPreVote. Each peer has two connections, so that entries and
+// snapshots never stand before heartbeats and votes.
+type transport struct {
+	id, address string
+	dial        Dial
+	log         *slog.Logger
+	callTimeout time.Duration // small requests
+	bulkTimeout time.Duration // entries, which wait for the peer's disk
+
+	ctx    context.Context // of everything sent; ends with close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	consume   chan raft.RPC
+	heartbeat atomic.Pointer[func(raft.RPC)]
+	committed atomic.Uint64
+
+	mu        sync.Mutex
+	peers     map[string]*peer
+	pipelines map[*pipeline]bool
+
+	ackMu   sync.Mutex
+	acked   map[string]uint64 // the last entry each follower is known to have
+	waiting []*ackWait
+}
+
+var (
+	_ raft.Transport   = (*transport)(nil)
+	_ raft.WithPreVote = (*transport)(nil)
+
+	errClosed = errors.New("raft store is closed")
+)
+
+func newTransport(cfg Config) *transport {
+	// Raft's interface has no contexts: this is the one for all it sends.
+	ctx, cancel := context.WithCancel(context.Background())
+	return &transport{
+		id: cfg.ID, address: cfg.Address, dial: cfg.Dial, log: cfg.Logger,
+		callTimeout: max(time.Second, 2*cfg.Timeouts.Heartbeat), bulkTimeout: 30 * time.Second,
+		ctx: ctx, cancel: cancel,
+		consume: make(chan raft.RPC), peers: map[string]*peer{}, pipelines: map[*pipeline]bool{},
+		acked: map[string]uint64{},
+	}
+}
+
+// close ends everything that is on its way and waits for it.
+func (t *transport) close() {
+	t.cancel()
+	t.mu.Lock()
+	peers := t.peers
+	t.peers = nil
+	t.mu.Unlock()
+	for _, p := range peers {
+		p.close()
+	}
+	t.wg.Wait()
+}
+
+// peer is the connections to another member.
+type peer struct {
+	t             *transport
+	id, address   string
+	control, bulk grpc.ClientConnInterface
+	confirming    atomic.Int32
+
+	mu      sync.Mutex // held while a stream is opened
+	beats   *appendStream
+	entries *appendStream
+}
+
+// peer gives the connections to a member at its address of now.
+func (t *transport) peer(id, address string) (*peer, error) {
+	t.mu.Lock()
+	p := t.peers[id]
+	t.mu.Unlock()
+	if p != nil && p.address == address {
+		return p, nil
+	}
+	fresh, err := t.connect(id, address)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.peers == nil {
+		fresh.close()
+		return nil, errClosed
+	}
+	if now := t.peers[id]; now != nil {
+		if now.address == address {
+			fresh.close()
+			return now, nil
+		}
+		now.close()
+	}
+	t.peers[id] = fresh
+	return fresh, nil
+}
+
+func (t *transport) connect(id, address string) (*peer, error) {
+	ctx, cancel := context.WithTimeout(t.ctx, t.callTimeout)
+	defer cancel()
+	control, err := t.dial(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("connect to member %s at %s: %w", id, address, err)
+	}
+	bulk, err := t.dial(ctx, address)
+	if err != nil {
+		closeConn(control)
+		return nil, fmt.Errorf("connect to member %s at %s: %w", id, address, err)
+	}
+	return &peer{t: t, id: id, address: address, control: control, bulk: bulk}, nil
+}
+
+// drop forgets connections that went silent, so that the next request makes
+// new ones instead of waiting for TCP to give up.
+func (t *transport) drop(p *peer) {
+	t.mu.Lock()
+	if t.peers[p.id] == p {
+		delete(t.peers, p.id)
+	}
+	t.mu.Unlock()
+	p.close()
+}
+
+func (p *peer) close() {
+	closeConn(p.control)
+	closeConn(p.bulk)
+}
+
+func closeConn(conn grpc.ClientConnInterface) {
+	if c, ok := conn.(io.Closer); ok {
+		_ = c.Close() // nothing is lost: requests on it fail and say so
+	}
+}
+
+// failed passes an error on. gRPC would wait longer and longer between its
+// attempts to connect; a member that comes back must be found at once.
+func (p *peer) failed(err error) error {
+	for _, conn := range []grpc.ClientConnInterface{p.control, p.bulk} {
+		if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
+			c.ResetConnectBackoff()
+		}
+	}
+	return fmt.Errorf("member %s at %s: %w", p.id, p.address, err)
+}
+
+// beatStream gives the stream for heartbeats, entryStream that for entries
+// outside a pipeline.
+func (p *peer) beatStream() (*appendStream, error) {
+	return p.streamOn(&p.beats, p.control, p.t.callTimeout, 16)
+}
+
+func (p *peer) entryStream() (*appendStream, error) {
+	return p.streamOn(&p.entries, p.bulk, p.t.bulkTimeout, 4)
+}
+
+func (p *peer) streamOn(at **appendStream, conn grpc.ClientConnInterface, answer time.Duration, room int) (*appendStream, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if *at == nil || !(*at).alive() {
+		s, err := p.t.openAppend(conn, p.t.callTimeout, answer, room)
+		if err != nil {
+			return nil, err
+		}
+		*at = s
+	}
+	return *at, nil
+}
+
+// Consumer implements raft.Transport.
+func (t *transport) Consumer() <-chan raft.RPC { return t.consume }
+
+// LocalAddr implements raft.Transport.
+func (t *transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.address) }
+
+// EncodePeer implements raft.Transport.
+func (t *transport) EncodePeer(_ raft.ServerID, a raft.ServerAddress) []byte { return []byte(a) }
+
+// DecodePeer implements raft.Transport.
+func (t *transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// SetHeartbeatHandler implements raft.Transport: heartbeats do not wait behind
+// entries that wait for the disk.
+func (t *transport) SetHeartbeatHandler(f func(raft.RPC)) { t.heartbeat.Store(&f) }
+
+// AppendEntries implements raft.Transport.
+func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	p, err := t.peer(string(id), string(target))
+	if err != nil {
+		return err
+	}
+	open, wait := p.entryStream, true
+	if isHeartbeat(req) {
+		open, wait = p.beatStream, false
+	}
+	if err := p.call(open, req, resp, wait); err != nil {
+		return err
+	}
+	if resp.Success && !isHeartbeat(req) {
+		t.ack(string(id), req)
+	}
+	return nil
+}
+
+func (p *peer) call(open func() (*appendStream, error), req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, wait bool) error {
+	s, err := open()
+	if err != nil {
+		return p.failed(err)
+	}
+	c := &appendCall{req: req, resp: &raft.AppendEntriesResponse{}, start: time.Now(), done: make(chan struct{})}
+	if err := s.send(c, wait); err != nil {
+		return p.failed(err)
+	}
+	<-c.done // an answer, or the stream's timeout
+	if c.err != nil {
+		if time.Since(c.start) >= s.timeout {
+			p.t.drop(p)
+		}
+		return p.failed(c.err)
+	}
+	*resp = *c.resp
+	return nil
+}
+
+// RequestVote implements raft.Transport.
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.ask(id, target, func(ctx context.Context, c wherryv1.RaftClient) error {
+		m, err := c.Vote(ctx, &wherryv1.VoteRequest{
+			Header: headerOut(req.RPCHeader), Term: req.Term,
+			LastIndex: req.LastLogIndex, LastTerm: req.LastLogTerm, LeadershipTransfer: req.LeadershipTransfer,
+		})
+		*resp = raft.RequestVoteResponse{RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(), Granted: m.GetGranted()}
+		return err
+	})
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.ask(id, target, func(ctx context.Context, c wherryv1.RaftClient) error {
+		m, err := c.PreVote(ctx, &wherryv1.PreVoteRequest{
+			Header: headerOut(req.RPCHeader), Term: req.Term,
+			LastIndex: req.LastLogIndex, LastTerm: req.LastLogTerm,
+		})
+		*resp = raft.RequestPreVoteResponse{RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(), Granted: m.GetGranted()}
+		return err
+	})
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.ask(id, target, func(ctx context.Context, c wherryv1.RaftClient) error {
+		m, err := c.TimeoutNow(ctx, &wherryv1.TimeoutNowRequest{Header: headerOut(req.RPCHeader)})
+		*resp = raft.TimeoutNowResponse{RPCHeader: headerIn(m.GetHeader())}
+		return err
+	})
+}
+
+func (t *transport) ask(id raft.ServerID, target raft.ServerAddress, f func(context.Context, wherryv1.RaftClient) error) error {
+	p, err := t.peer(string(id), string(target))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, t.callTimeout)
+	defer cancel()
+	if err := f(ctx, wherryv1.NewRaftClient(p.control)); err != nil {
+		return p.failed(err)
+	}
+	return nil
+}
+
+// snapshotChunk is the size of a snapshot's messages.
+const snapshotChunk = 256 << 10
+
+// InstallSnapshot implements raft.Transport. It takes as long as data flows.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	p, err := t.peer(string(id), string(target))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	idle := time.AfterFunc(t.bulkTimeout, cancel)
+	defer idle.Stop()
+	m, err := sendSnapshot(ctx, wherryv1.NewRaftClient(p.bulk), req, data, func() { idle.Reset(t.bulkTimeout) })
+	if err != nil {
+		return p.failed(err)
+	}
+	*resp = raft.InstallSnapshotResponse{RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(), Success: m.GetSuccess()}
+	return nil
+}
+
+func sendSnapshot(ctx context.Context, c wherryv1.RaftClient, req *raft.InstallSnapshotRequest, data io.Reader, alive func()) (*wherryv1.InstallSnapshotResponse, error) {
+	stream, err := c.InstallSnapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = stream.Send(&wherryv1.InstallSnapshotRequest{Part: &wherryv1.InstallSnapshotRequest_Header{Header: snapshotOut(req)}})
+	for chunk := make([]byte, snapshotChunk); err == nil; alive() {
+		n, readErr := io.ReadFull(data, chunk)
+		if n > 0 {
+			err = stream.Send(&wherryv1.InstallSnapshotRequest{Part: &wherryv1.InstallSnapshotRequest_Data{Data: chunk[:n]}})
+		}
+		if errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF) {
+			break
+		}
+		if readErr != nil {
+			return nil, readErr
+		}
+	}
+	// After a failed Send the reason comes with the answer.
+	return stream.CloseAndRecv()
+}
