@@ -219,7 +219,7 @@ func TestRandomObjects(t *testing.T) {
 		func(v *metav1.ManagedFieldsEntry, _ randfill.Continue) { *v = metav1.ManagedFieldsEntry{} },
 	)
 	for _, k := range kinds.Table().All() {
-		for range 200 {
+		for range 60 {
 			obj, old := k.New(), k.New()
 			fill.Fill(obj)
 			fill.Fill(old)

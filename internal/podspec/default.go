@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // DefaultTemplate fills in what a pod template leaves out: all that Default
@@ -27,7 +28,22 @@ func Default(s *corev1.PodSpec) {
 	for i := range s.Volumes {
 		defaultVolume(&s.Volumes[i].VolumeSource)
 	}
+	roundUp(s.Overhead)
+	if s.Resources != nil {
+		roundUp(s.Resources.Requests)
+		roundUp(s.Resources.Limits)
+	}
 	eachContainer(s, defaultContainer)
+}
+
+// roundUp makes amounts whole thousandths, the least that is counted.
+func roundUp(l corev1.ResourceList) {
+	for name, q := range l {
+		if q.RoundUp(resource.Milli) {
+			continue // was exact
+		}
+		l[name] = q
+	}
 }
 
 // DefaultPod fills in what only pods get, after Default: requests from limits,
@@ -92,6 +108,8 @@ func defaultContainer(c *corev1.Container) {
 	setString(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
 	setString(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
 	setString(&c.ImagePullPolicy, pullPolicy(c.Image))
+	roundUp(c.Resources.Requests)
+	roundUp(c.Resources.Limits)
 	for i := range c.Ports {
 		setString(&c.Ports[i].Protocol, corev1.ProtocolTCP)
 	}

@@ -105,6 +105,15 @@ func TestPullPolicy(t *testing.T) {
 	}
 }
 
+func TestAmountsAreRoundedUp(t *testing.T) {
+	s := read(t, `containers: [{name: a, resources: {requests: {cpu: 100u, memory: "1.5"}, limits: {cpu: "0.0015"}}}]`)
+	podspec.Default(s)
+	r := s.Containers[0].Resources
+	if cpu, m, limit := r.Requests["cpu"], r.Requests["memory"], r.Limits["cpu"]; cpu.String() != "1m" || m.String() != "1500m" || limit.String() != "2m" {
+		t.Errorf("amounts are %s %s %s", cpu.String(), m.String(), limit.String())
+	}
+}
+
 // TestDefaultTwiceIsOnce defaults random specs twice.
 func TestDefaultTwiceIsOnce(t *testing.T) {
 	fill := randfill.NewWithSeed(1).NilChance(0.5).NumElements(0, 3).MaxDepth(12).Funcs(
