@@ -2,7 +2,6 @@ package dns
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -21,14 +20,11 @@ type fakeUpstream struct {
 
 func newUpstream(t testing.TB, answer func(req *dns.Msg, tcp bool) *dns.Msg) *fakeUpstream {
 	t.Helper()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	l, err := listen(netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp, tcp := l.udp, l.tcp
 	u := &fakeUpstream{addr: netip.MustParseAddrPort(udp.LocalAddr().String())}
 	handler := func(overTCP bool) dns.HandlerFunc {
 		return func(w dns.ResponseWriter, req *dns.Msg) {

@@ -36,6 +36,9 @@ func (s *Store) add(ctx context.Context, src source, b *bundle, tags, digests []
 		}
 	}
 	r := b.record(layers)
+	if img, ok := s.known(r, tags, digests); ok {
+		return img, nil
+	}
 	r.Used = time.Now()
 	err = s.change(func(images map[string]*record) error {
 		if old := images[r.ID]; old != nil {
@@ -61,6 +64,20 @@ func (s *Store) add(ctx context.Context, src source, b *bundle, tags, digests []
 	defer s.mu.Unlock()
 	s.used[r.ID] = r.Used
 	return s.image(r), nil
+}
+
+// known returns the image if the index says all of it already, so that pulling
+// again what has not changed writes nothing.
+func (s *Store) known(r *record, tags, digests []string) (Image, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.images[r.ID]
+	if old == nil || !slices.Equal(old.Layers, r.Layers) ||
+		len(without(tags, old.Tags)) > 0 || len(without(digests, old.Digests)) > 0 {
+		return Image{}, false
+	}
+	s.used[r.ID] = time.Now()
+	return s.image(old), true
 }
 
 func blobsOf(b *bundle) []string {

@@ -111,12 +111,17 @@ func TestImportRefusesDamage(t *testing.T) {
 	if _, err := b.Import(t.Context(), bytes.NewReader(damaged)); err == nil {
 		t.Error("a damaged layer was imported")
 	}
+	renamed := bytes.Replace(body, []byte(`"config":{"mediaType":"a`), []byte(`"config":{"mediaType":"b`), 1)
 	for what, bytes := range map[string]io.Reader{
-		"cut": bytes.NewReader(body[:len(body)/2]), "empty": bytes.NewReader(nil), "text": strings.NewReader(strings.Repeat("no tar ", 1000)),
+		"changed manifest": bytes.NewReader(renamed),
+		"cut":              bytes.NewReader(body[:len(body)/2]), "empty": bytes.NewReader(nil), "text": strings.NewReader(strings.Repeat("no tar ", 1000)),
 	} {
 		if _, err := b.Import(t.Context(), bytes); err == nil {
 			t.Errorf("%s archive was imported", what)
 		}
+	}
+	if bytes.Equal(renamed, body) {
+		t.Error("the manifest was not found")
 	}
 	if n := len(b.List()); n != 0 {
 		t.Errorf("%d images after damage", n)
@@ -190,7 +195,12 @@ func TestCollect(t *testing.T) {
 		t.Errorf("images used a moment ago: %+v", got)
 	}
 	b.Lookup(b.host + "/a:1") // now b is longest unused, and c in use
-	got := must(b.Collect(t.Context(), Collection{InUse: func(i Image) bool { return i.ID == ids[2] }}))(t)
+	inUse := func(i Image) bool { return i.ID == ids[2] }
+	b.used[ids[2]] = time.Time{}
+	if c := b.candidates(Collection{InUse: inUse, MinAge: time.Hour}); len(c) > 0 || b.used[ids[2]].IsZero() {
+		t.Errorf("in use counts as used now: %v, candidates %v", b.used[ids[2]], c)
+	}
+	got := must(b.Collect(t.Context(), Collection{InUse: inUse}))(t)
 	if !slices.Equal(got.Images, []string{ids[1], ids[0]}) || got.Bytes == 0 {
 		t.Errorf("collected %+v", got)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -463,5 +465,111 @@ func TestUnknownFormatIsRefused(t *testing.T) {
 		if _, err := Open(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", body, err)
 		}
+	}
+}
+
+// shared is a source of one blob, told to lie or fail.
+type shared struct {
+	give  []byte
+	fails int
+}
+
+func (s *shared) blob(context.Context, descriptor) (io.ReadCloser, error) {
+	if s.fails--; s.fails >= 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return io.NopCloser(bytes.NewReader(s.give)), nil
+}
+
+func (s *shared) again(error) bool { return true }
+
+func TestBlobsAreVerified(t *testing.T) {
+	b := newBench(t)
+	want := []byte("the blob")
+	d := descriptor{Digest: digestOf(want), Size: int64(len(want))}
+	for what, give := range map[string]string{"changed": "the glob", "short": "the blo", "long": "the blobs", "none": ""} {
+		if _, err := b.fetch(t.Context(), &shared{give: []byte(give)}, d); !errors.Is(err, errDamaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if e := must(os.ReadDir(b.path("blobs")))(t); len(e) > 0 {
+		t.Errorf("kept %v", e)
+	}
+	if fresh, err := b.fetch(t.Context(), &shared{give: want, fails: 1}, d); err != nil || !fresh {
+		t.Errorf("after one broken transfer: %v", err)
+	}
+	if fresh, err := b.fetch(t.Context(), &shared{fails: 9}, d); err != nil || fresh {
+		t.Errorf("a blob that is here: fresh %v, %v", fresh, err)
+	}
+	if l := b.leftovers(t); len(l) > 0 {
+		t.Errorf("left in tmp: %v", l)
+	}
+}
+
+func TestCallersShareOnePull(t *testing.T) {
+	b := newBench(t)
+	b.push(t, "app:1", two())
+	release := make(chan struct{})
+	var asked atomic.Int32
+	b.reg.SetFault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.Contains(r.URL.Path, "/manifests/") {
+			asked.Add(1)
+			<-release
+		}
+		next.ServeHTTP(w, r)
+	})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if _, err := b.Pull(t.Context(), b.host+"/app:1"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	// One that gives up does not take the others with it.
+	ctx, cancel := context.WithCancel(t.Context())
+	wg.Go(func() {
+		if _, err := b.Pull(ctx, b.host+"/app:1"); !errors.Is(err, context.Canceled) {
+			t.Errorf("gave up, got %v", err)
+		}
+	})
+	testkit.Eventually(t, 10*time.Second, func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, f := range b.flights {
+			if len(b.flights) == 1 && f.waiters == 9 && asked.Load() > 0 {
+				return nil
+			}
+		}
+		return fmt.Errorf("%d pulls, asked %d times", len(b.flights), asked.Load())
+	})
+	cancel()
+	close(release)
+	wg.Wait()
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the registry was asked %d times", n)
+	}
+}
+
+func TestCloseEndsPulls(t *testing.T) {
+	testkit.Leaks(t)
+	b := newBench(t)
+	b.push(t, "app:1", two())
+	reached := make(chan struct{}, 8)
+	b.reg.SetFault(func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
+		reached <- struct{}{}
+		<-r.Context().Done()
+	})
+	done := make(chan error)
+	go func() { _, err := b.Pull(t.Context(), b.host+"/app:1"); done <- err }()
+	<-reached
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err == nil {
+		t.Error("the pull went well")
+	}
+	if _, err := b.Pull(t.Context(), b.host+"/app:1"); !errors.Is(err, errClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }
