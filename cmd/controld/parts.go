@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/wherry-project/wherry/internal/daemon"
+	"github.com/wherry-project/wherry/internal/store"
+)
+
+const (
+	// currentWithin is how long a check of health may wait for a quorum.
+	currentWithin = 2 * time.Second
+	// serveWithin is how long the service manager waits for this member to
+	// have the state of now. Without a quorum it is told all the same: the
+	// other members may be waiting to be started.
+	serveWithin = 10 * time.Second
+)
+
+// parts are what runs, in order; they stop in reverse.
+func (d *controld) parts() []daemon.Part {
+	var parts []daemon.Part
+	if d.cfg.DebugSocket != "" {
+		parts = append(parts, daemon.Debug(d.cfg.DebugSocket, nil))
+	}
+	return append(parts,
+		daemon.Part{Name: "gRPC", Run: d.serveGRPC},
+		daemon.Part{Name: "raft", Run: d.keepRaft, Grace: 15 * time.Second},
+		daemon.Part{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
+		daemon.Part{Name: "membership", Run: d.enter},
+		daemon.Ready("certificate", d.keepCertificate),
+		daemon.WhileLeading("controllers", d.log, d.leading, d.leaderParts),
+	)
+}
+
+// keepRaft ends when the replica cannot go on, and closes it in its turn.
+func (d *controld) keepRaft(ctx context.Context, ready func()) error {
+	ready()
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-d.raft.Failed():
+		err = d.raft.Err()
+	}
+	return errors.Join(err, d.closeRaft(ctx))
+}
+
+func (d *controld) closeRaft(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), daemon.Grace)
+	defer cancel()
+	return d.raft.Close(ctx)
+}
+
+func (d *controld) serveHTTPS(ctx context.Context, ready func()) error {
+	ready()
+	return d.gateway.Run(ctx, d.http, d.keys.ServerConfig())
+}
+
+// alive is the check of /livez.
+func (d *controld) alive(context.Context) error { return d.raft.Err() }
+
+// current is the check of /readyz: this member has the state of now.
+func (d *controld) current(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, currentWithin)
+	defer cancel()
+	_, err := d.raft.Snapshot(ctx, store.At{Level: store.Linearizable})
+	return err
+}
+
+// enter makes this member part of the Raft if it is not yet, and is ready when
+// it has the state of now.
+func (d *controld) enter(ctx context.Context, ready func()) error {
+	again := 100 * time.Millisecond
+	for !d.entered() {
+		err := d.askEntry(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		d.log.Warn("not let into the cluster yet", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(again):
+			again = min(2*again, 5*time.Second)
+		}
+	}
+	within, cancel := context.WithTimeout(ctx, serveWithin)
+	_, err := d.raft.Snapshot(within, store.At{Level: store.Linearizable})
+	cancel()
+	if err != nil && ctx.Err() == nil {
+		d.log.Warn("serving without a majority of the members", "err", err)
+	}
+	ready()
+	<-ctx.Done()
+	return nil
+}
+
+// entered reports whether this replica knows itself as a member.
+func (d *controld) entered() bool {
+	for _, m := range d.raft.Members() {
+		if m.ID == d.member.ID {
+			return true
+		}
+	}
+	return false
+}
+
+// leading is what daemon.WhileLeading asks.
+func (d *controld) leading() (uint64, bool, <-chan struct{}) {
+	now, changed := d.raft.Leadership()
+	return now.Term, now.Ready, changed
+}
+
+// keepCertificate renews this member's certificate: when its time has come, and
+// at once if it is not for the names and addresses of now.
+func (d *controld) keepCertificate(ctx context.Context) error {
+	failed := func(err error) { d.log.Warn("certificate not renewed", "err", err) }
+	again := time.Second
+	for !certified(d.keys, d.wanted.names, d.wanted.addrs, d.member.Settings) {
+		cert, err := d.renew(ctx)
+		if err == nil {
+			if err = d.keys.Replace(cert); err == nil {
+				d.log.Info("certificate renewed for other names or addresses")
+				break
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		failed(fmt.Errorf("renew certificate: %w", err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(again):
+			again = min(2*again, time.Minute)
+		}
+	}
+	return d.keys.KeepFresh(ctx, d.renew, failed)
+}
+
+// renew gets a certificate from the CA, which every member can use.
+func (d *controld) renew(ctx context.Context) ([]byte, error) {
+	csr, err := d.keys.CSR(d.wanted.names, d.wanted.addrs)
+	if err != nil {
+		return nil, err
+	}
+	cert, _, err := d.cluster.RenewFor(ctx, d.keys.Self(), csr)
+	return cert, err
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/wherry-project/wherry/internal/alloc"
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/apiserver"
+	"github.com/wherry-project/wherry/internal/authn"
+	"github.com/wherry-project/wherry/internal/cluster"
+	"github.com/wherry-project/wherry/internal/daemon"
+	"github.com/wherry-project/wherry/internal/dispatch"
+	"github.com/wherry-project/wherry/internal/gateway"
+	"github.com/wherry-project/wherry/internal/kinds"
+	"github.com/wherry-project/wherry/internal/openapi"
+	"github.com/wherry-project/wherry/internal/pki"
+	"github.com/wherry-project/wherry/internal/raftstore"
+	"github.com/wherry-project/wherry/internal/telemetry"
+)
+
+// controld is the parts of the daemon, as they hang together.
+type controld struct {
+	cfg     config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	member  member
+	keys    *pki.KeyPair
+	address string // of gRPC, as the others reach it
+	// names and hosts are what the certificate should be for.
+	wanted request
+
+	raft      *raftstore.Store
+	api       *apiserver.Server
+	users     *authn.Authenticator
+	nodes     *dispatch.Server
+	cluster   *cluster.Server
+	gateway   *gateway.Gateway
+	grpc      *grpc.Server
+	http, rpc net.Listener
+}
+
+// run is the daemon.
+func run(ctx context.Context, cfg config) error {
+	notify, err := daemon.NewNotifier()
+	if err != nil {
+		return err
+	}
+	level, err := telemetry.ParseLevel(cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	log := telemetry.NewLogger(os.Stderr, level)
+	d, err := open(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	up := func() {
+		log.Info("controld serves", "version", version, "member", d.member.ID, "https", d.http.Addr().String(), "grpc", d.rpc.Addr().String())
+		if err := notify.Ready(); err != nil {
+			log.Warn("service manager not told", "err", err)
+		}
+	}
+	defer context.AfterFunc(ctx, func() { _ = notify.Stopping() })() // nothing depends on it
+	return daemon.Run(ctx, log, up, d.parts()...)
+}
+
+// open makes all parts; none works before daemon.Run starts it, but the Raft.
+func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err error) {
+	d := &controld{cfg: cfg, log: log, metrics: telemetry.NewRegistry("controld", version)}
+	if d.member, d.keys, err = openMember(cfg.DataDir); err != nil {
+		return nil, err
+	}
+	if err := cfg.fixed(d.member.Settings); err != nil {
+		return nil, err
+	}
+	self, err := cfg.advertise()
+	if err != nil {
+		return nil, err
+	}
+	d.address = cfg.grpcAddress(self)
+	d.wanted.names, d.wanted.addrs = cfg.wanted(self)
+	if err := d.listen(ctx); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.http.Close(), d.rpc.Close())
+		}
+	}()
+	var pins cluster.Pins
+	verifier := pki.NewVerifier(d.keys.CA(), pins.Check, time.Now)
+	codec := api.NewCodec(kinds.Table(), cfg.CacheMiB<<20)
+	docs, err := openapi.New(codec.Kinds())
+	if err != nil {
+		return nil, err
+	}
+	dial := dialer{tls: d.keys.ClientConfig(pins.Check)}
+	d.raft, err = raftstore.Open(raftstore.Config{
+		ID: d.member.ID, Address: d.address, Dir: filepath.Join(memberDir(cfg.DataDir), "raft"), Codec: codec,
+		Dial: dial.member, Authorize: onlyMembers(verifier), Logger: log, Metrics: d.metrics,
+		Timeouts: raftstore.Timeouts{Heartbeat: time.Duration(cfg.HeartbeatTimeout), Election: time.Duration(cfg.ElectionTimeout)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.closeRaft(ctx))
+		}
+	}()
+	pins.Use(d.raft)
+	set := d.member.Settings
+	d.api = apiserver.New(apiserver.Config{Store: d.raft, Codec: codec, Alloc: alloc.New(ranges(set))})
+	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize})
+	d.cluster = cluster.New(cluster.Config{
+		Store: d.raft, Members: d.raft, Self: d.member.ID, Identify: d.users.Call, Peer: verifier.FromContext,
+		As: func(u api.User) cluster.Door { return d.api.As(u) }, Ask: dial.ask, Now: time.Now, Log: log,
+	})
+	d.nodes = dispatch.New(dispatch.Config{
+		Store: d.raft, Codec: codec, As: func(u api.User) dispatch.Door { return d.api.As(u) },
+		Identify: d.users.Call, Authorize: d.api.Authorize, Leader: d.raft.IsLeader, Controls: d.cluster.Controls,
+		Cluster: dispatch.Cluster{Domain: set.Domain, DNS: set.DNS().String(), PodCIDR: set.PodCIDR.String(), ServiceCIDR: set.ServiceCIDR.String()},
+		Log:     log,
+	})
+	d.gateway, err = gateway.New(gateway.Config{
+		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, Streams: d.nodes, OpenAPI: docs,
+		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "quorum", Run: d.current}},
+		Registry: d.metrics, Version: versionInfo(), Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.grpc = d.grpcServer()
+	return d, nil
+}
+
+// listen takes the ports before anything else, so that a port in use is told at
+// once.
+func (d *controld) listen(ctx context.Context) error {
+	var lc net.ListenConfig
+	var err error
+	if d.http, err = lc.Listen(ctx, "tcp", d.cfg.listen(d.cfg.HTTPSPort)); err != nil {
+		return fmt.Errorf("https-port: %w", err)
+	}
+	if d.rpc, err = lc.Listen(ctx, "tcp", d.cfg.listen(d.cfg.GRPCPort)); err != nil {
+		return fmt.Errorf("grpc-port: %w", errors.Join(err, d.http.Close()))
+	}
+	return nil
+}
+
+// onlyMembers is the door of the Raft service.
+func onlyMembers(v *pki.Verifier) func(context.Context) error {
+	return func(ctx context.Context) error {
+		p, err := v.FromContext(ctx)
+		if err != nil {
+			return apierr.New(apierr.ErrUnauthorized, "%w", err)
+		}
+		if p.Role != pki.Member {
+			return apierr.Forbidden("", "", errors.New("only members of the cluster may"))
+		}
+		return nil
+	}
+}
