@@ -1,3 +1,5 @@
+//go:build cgo && seccomp
+
 // Command podrun makes one container, or runs one program in one, and goes away.
 // podshim starts it and inherits what it leaves behind. It is the only program
 // that links libcontainer, and the only one that needs cgo:

@@ -240,18 +240,56 @@ func writeCgroup(dir, file, value string) error {
 	return err
 }
 
-// Join puts a process into the cgroup at path in the hierarchies that keep
-// track of services: v2, and v1's systemd one. The other v1 hierarchies are left
-// alone, since each move of a process costs a grace period of the kernel.
-func (g Cgroups) Join(path string, pid int) error {
+// Home is the directory of the cgroup at path by which services are told apart:
+// that of v2, or of v1's systemd hierarchy where there is no v2. The other
+// hierarchies are left alone for processes that need no limits, since to move one
+// costs a grace period of the kernel; a process can be started in a v2 one.
+func (g Cgroups) Home(path string) (dir string, v2 bool) {
 	for _, h := range g.Hierarchies {
-		if h.V2 || h.has("name=systemd") {
-			if err := writeCgroup(filepath.Join(h.Mount, path), "cgroup.procs", strconv.Itoa(pid)); err != nil {
-				return fmt.Errorf("join cgroup %s: %w", path, err)
+		if h.V2 {
+			return filepath.Join(h.Mount, path), true
+		}
+		if h.has("name=systemd") {
+			dir = filepath.Join(h.Mount, path)
+		}
+	}
+	return dir, false
+}
+
+// Join puts a process into the cgroup at path, in its Home.
+func (g Cgroups) Join(path string, pid int) error {
+	dir, _ := g.Home(path)
+	if dir == "" {
+		return nil
+	}
+	if err := writeCgroup(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
+		return fmt.Errorf("join cgroup %s: %w", path, err)
+	}
+	return nil
+}
+
+// Wake makes the kernel ready for moves of processes between cgroups. The first
+// one after a while waits for a grace period, some 10 ms; the next ones do not.
+// Who knows that a move is coming calls Wake in the meantime. It moves this
+// process to where it is.
+func (g Cgroups) Wake() {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(b)) {
+		// 0::/path is v2's; 5:name=systemd:/path v1's.
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 || strings.HasPrefix(parts[2], "/..") {
+			continue
+		}
+		for _, h := range g.Hierarchies {
+			if h.V2 == (parts[0] == "0") && (h.V2 || h.has(parts[1])) {
+				_ = writeCgroup(filepath.Join(h.Mount, parts[2]), "cgroup.procs", strconv.Itoa(os.Getpid()))
+				return
 			}
 		}
 	}
-	return nil
 }
 
 // Exists reports whether the cgroup at path is there in any hierarchy.
@@ -305,7 +343,7 @@ func (g Cgroups) Kill(path string, within time.Duration) error {
 			return err
 		}
 		for _, pid := range pids {
-			if err := killAndWait(pid, time.Until(deadline)); err != nil {
+			if err := killAndWait(pid, path, time.Until(deadline)); err != nil {
 				return fmt.Errorf("kill cgroup %s: %w", path, err)
 			}
 		}
@@ -315,9 +353,9 @@ func (g Cgroups) Kill(path string, within time.Duration) error {
 	}
 }
 
-// killAndWait kills one process and waits for its end, by a handle, so that a
-// process that got the same number meanwhile is not meant.
-func killAndWait(pid int, within time.Duration) error {
+// killAndWait kills one process of the cgroup at path and waits for its end. The
+// handle holds the pid: if it is of the cgroup now, it is the one that was found.
+func killAndWait(pid int, path string, within time.Duration) error {
 	fd, err := pidfdOpen(pid)
 	if errors.Is(err, syscall.ESRCH) {
 		return nil
@@ -325,6 +363,10 @@ func killAndWait(pid int, within time.Duration) error {
 		return err
 	}
 	defer syscall.Close(fd)
+	member, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil || !strings.Contains(string(member), strings.TrimSuffix(path, "/")) {
+		return nil
+	}
 	if err := pidfdKill(fd); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("process %d: %w", pid, err)
 	}

@@ -158,6 +158,33 @@ func TestExitWhileNodedIsDeadIsFound(t *testing.T) {
 	}
 }
 
+func TestCloseJoinsAll(t *testing.T) {
+	testkit.Leaks(t)
+	cfg := newConfig(t)
+	r := mustOpen(t, cfg)
+	if _, err := r.StartSandbox(t.Context(), runtime.SandboxConfig{ID: "p"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.StartContainer(t.Context(), "p", ctr(t, "c", "stubborn")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Exec(t.Context(), "p", "c", runtime.ExecConfig{Args: []string{runtimetest.Path, "exit", "0"}}, runtime.Streams{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if c := findContainer(t, mustReopen(t, cfg), "p", "c"); c.State != runtime.Running {
+		t.Errorf("%+v", c)
+	}
+}
+
+func mustReopen(t *testing.T, cfg Config) *Runtime {
+	r := mustOpen(t, cfg)
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
 func TestExitAfterNodedCameBackIsTold(t *testing.T) {
 	cfg := newConfig(t)
 	first, _ := noded(t, cfg, runtime.SandboxConfig{ID: "p"}, ctr(t, "c", "wait", "6"))

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -89,6 +90,8 @@ type Runtime struct {
 	ctx    context.Context // ends with Close; the readers of shims' events live in it
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	waking atomic.Bool
 
 	mu        sync.Mutex
 	sandboxes map[string]*sandbox
@@ -192,7 +195,19 @@ func (r *Runtime) StartContainer(ctx context.Context, sandboxID string, cfg runt
 	if err != nil {
 		return runtime.Container{}, err
 	}
+	r.wake()
 	return s.startContainer(ctx, cfg)
+}
+
+// wake prepares the kernel for the container that podrun will put into its cgroup
+// a few milliseconds from now. One at a time is enough for all.
+func (r *Runtime) wake() {
+	if r.waking.CompareAndSwap(false, true) {
+		r.wg.Go(func() {
+			r.groups.Wake()
+			r.waking.Store(false)
+		})
+	}
 }
 
 // Signal signals a container.

@@ -36,6 +36,7 @@ func (r *Runtime) StartSandbox(ctx context.Context, cfg runtime.SandboxConfig) (
 			return runtime.Sandbox{}, err
 		}
 	}
+	r.wake()
 	s := r.newSandbox(cfg.ID)
 	if err := s.start(ctx, cfg); err != nil {
 		// Known from here on, as lost, so that removing it finds it.
@@ -118,6 +119,9 @@ func (s *sandbox) startShim() error {
 	}
 	defer log.Close()
 
+	if err := s.r.groups.Create(s.r.shimsCgroup()); err != nil {
+		return err
+	}
 	pidfd := -1
 	// Its own session, so that no signal to noded's reaches it. The pod's UTS
 	// and IPC namespaces are the shim's.
@@ -128,20 +132,34 @@ func (s *sandbox) startShim() error {
 	if !s.cfg.HostIPC {
 		sys.Cloneflags |= syscall.CLONE_NEWIPC
 	}
-	pid, err := syscall.ForkExec(s.r.cfg.Podshim, []string{"podshim", s.dir}, &syscall.ProcAttr{
+	attr := &syscall.ProcAttr{
 		Dir: "/",
 		// Nothing of noded's environment: no NOTIFY_SOCKET above all.
 		Env:   []string{"GOMAXPROCS=1", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 		Files: []uintptr{null.Fd(), null.Fd(), log.Fd(), socket.Fd()},
 		Sys:   sys,
-	})
+	}
+	args := []string{"podshim", s.dir}
+	home, v2 := s.r.groups.Home(s.r.shimsCgroup())
+	if v2 { // started there, since being moved costs 10 ms
+		dir, err := os.Open(home)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		sys.UseCgroupFD, sys.CgroupFD = true, int(dir.Fd())
+		pid, err := syscall.ForkExec(s.r.cfg.Podshim, args, attr)
+		if err == nil {
+			s.r.reap(pid, pidfd)
+			return nil
+		}
+		sys.UseCgroupFD = false // a kernel before 5.7 cannot
+	}
+	pid, err := syscall.ForkExec(s.r.cfg.Podshim, args, attr)
 	if err != nil {
 		return &os.PathError{Op: "execute", Path: s.r.cfg.Podshim, Err: err}
 	}
 	s.r.reap(pid, pidfd)
-	if err := s.r.groups.Create(s.r.shimsCgroup()); err != nil {
-		return err
-	}
 	return s.r.groups.Join(s.r.shimsCgroup(), pid)
 }
 

@@ -1,3 +1,5 @@
+//go:build cgo && seccomp
+
 package libct
 
 import (
@@ -102,6 +104,17 @@ func mountRoot(dir string, cfg runtime.ContainerConfig) (string, error) {
 		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return "", err
 		}
+	}
+	// The writable layer's own directory is what the program sees as /.
+	var top unix.Stat_t
+	if err := unix.Stat(cfg.Layers[0], &top); err != nil {
+		return "", fmt.Errorf("image layer: %w", &os.PathError{Op: "stat", Path: cfg.Layers[0], Err: err})
+	}
+	if err := unix.Chown(upper, int(top.Uid), int(top.Gid)); err != nil {
+		return "", err
+	}
+	if err := unix.Chmod(upper, top.Mode&0o7777); err != nil {
+		return "", err
 	}
 	if err := isolate(rootfs, cfg.Mounts); err != nil {
 		return "", err

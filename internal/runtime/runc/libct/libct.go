@@ -1,3 +1,5 @@
+//go:build cgo && seccomp
+
 // Package libct makes containers and runs programs in them by libcontainer. It
 // is linked into podrun only: everything else asks podrun by a shim.Launch.
 //

@@ -1,7 +1,10 @@
+//go:build cgo && seccomp
+
 package libct
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -166,7 +169,17 @@ func resources(cfg runtime.ContainerConfig) *specs.LinuxResources {
 		out.Pids = &specs.LinuxPids{Limit: &r.Pids}
 	}
 	if unifiedCgroups() {
-		out.Unified = r.Unified
+		out.Unified = maps.Clone(r.Unified)
+		if r.Memory > 0 {
+			// No swap beside the limit, and who exceeds it goes as a whole.
+			out.Memory.Swap = &r.Memory
+			if out.Unified == nil {
+				out.Unified = map[string]string{}
+			}
+			if _, ok := out.Unified["memory.oom.group"]; !ok {
+				out.Unified["memory.oom.group"] = "1"
+			}
+		}
 	}
 	return out
 }
