@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	keyFile  = "tls.key"
+	// KeyFile is the private key in an identity folder.
+	KeyFile  = "tls.key"
 	certFile = "tls.crt"
 	caFile   = "ca.crt"
 )
@@ -48,7 +49,7 @@ func SaveKeyPair(dir string, key crypto.Signer, cert, ca []byte) (*KeyPair, erro
 	for _, f := range []struct {
 		name string
 		pem  []byte
-	}{{keyFile, keyPEM}, {caFile, EncodeCertificate(ca)}, {certFile, EncodeCertificate(cert)}} {
+	}{{KeyFile, keyPEM}, {caFile, EncodeCertificate(ca)}, {certFile, EncodeCertificate(cert)}} {
 		if err := WriteFile(filepath.Join(dir, f.name), f.pem, 0o600); err != nil {
 			return nil, err
 		}
@@ -59,7 +60,7 @@ func SaveKeyPair(dir string, key crypto.Signer, cert, ca []byte) (*KeyPair, erro
 // OpenKeyPair reads the identity that SaveKeyPair wrote. If none is there the
 // error wraps fs.ErrNotExist.
 func OpenKeyPair(dir string) (*KeyPair, error) {
-	key, err := readPEM(filepath.Join(dir, keyFile), "PRIVATE KEY")
+	key, err := readPEM(filepath.Join(dir, KeyFile), "PRIVATE KEY")
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +74,7 @@ func OpenKeyPair(dir string) (*KeyPair, error) {
 	}
 	k := &KeyPair{dir: dir}
 	if k.key, err = parseKey(key); err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, keyFile), err)
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, KeyFile), err)
 	}
 	if k.ca, err = x509.ParseCertificate(ca); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, caFile), err)

@@ -374,7 +374,7 @@ func TestKeepFresh(t *testing.T) {
 func TestFiles(t *testing.T) {
 	a := authority(t)
 	k := member(t, a, "c1")
-	for _, name := range []string{keyFile, certFile, caFile} {
+	for _, name := range []string{KeyFile, certFile, caFile} {
 		fi, err := os.Stat(filepath.Join(k.dir, name))
 		if err != nil {
 			t.Fatal(err)
