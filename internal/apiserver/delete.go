@@ -119,11 +119,12 @@ func (s *Server) mark(k *api.Kind, obj api.Object, o metav1.DeleteOptions) bool 
 	changed := propagate(k, obj, o)
 	at := obj.GetDeletionTimestamp()
 	if at == nil {
+		obj.SetDeletionTimestamp(&due)
 		if ns, ok := obj.(*corev1.Namespace); ok {
 			ns.Status.Phase = corev1.NamespaceTerminating
+		} else {
+			obj.SetDeletionGracePeriodSeconds(&grace)
 		}
-		obj.SetDeletionTimestamp(&due)
-		obj.SetDeletionGracePeriodSeconds(&grace)
 		if k.SpecOf != nil {
 			obj.SetGeneration(obj.GetGeneration() + 1)
 		}

@@ -181,6 +181,9 @@ func (s *Server) replace(ctx context.Context, u api.User, k *api.Kind, r *api.Re
 		return v, err == nil, err
 	}
 	changes = append(changes, store.Change{Op: store.Put, If: store.Cond{Revision: r.Revision}, Key: r.Key, Record: next})
+	if o.DryRun { // nothing is written: the revision stays
+		obj.SetResourceVersion(r.ResourceVersion())
+	}
 	v, err := s.commit(ctx, k, obj, next, changes, o)
 	return v, err == nil, err
 }
