@@ -293,17 +293,17 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
-// schema is a tiny OpenAPI.
-type schema struct{}
+// tinySchema is an OpenAPI.
+type tinySchema struct{}
 
-func (schema) Index() (map[string]string, error) { return map[string]string{"api/v1": "AB"}, nil }
-func (schema) V3(path string) ([]byte, error)    { return []byte(`{"v3":"` + path + `"}`), nil }
-func (schema) V3Proto(string) ([]byte, error)    { return []byte("proto3"), nil }
-func (schema) V2() ([]byte, string, error)       { return []byte(`{"v2":1}`), "CD", nil }
-func (schema) V2Proto() ([]byte, string, error)  { return []byte("proto2"), "CE", nil }
+func (tinySchema) Index() (map[string]string, error) { return map[string]string{"api/v1": "AB"}, nil }
+func (tinySchema) V3(path string) ([]byte, error)    { return []byte(`{"v3":"` + path + `"}`), nil }
+func (tinySchema) V3Proto(string) ([]byte, error)    { return []byte("proto3"), nil }
+func (tinySchema) V2() ([]byte, string, error)       { return []byte(`{"v2":1}`), "CD", nil }
+func (tinySchema) V2Proto() ([]byte, string, error)  { return []byte("proto2"), "CE", nil }
 
 func TestOpenAPI(t *testing.T) {
-	c := start(t, options{config: func(cfg *gateway.Config) { cfg.OpenAPI = schema{} }})
+	c := start(t, options{config: func(cfg *gateway.Config) { cfg.OpenAPI = tinySchema{} }})
 	tests := []struct {
 		path, accept string
 		code         int
