@@ -136,10 +136,35 @@ func (s *Store) start() error {
 		s.transport.cancel()
 		return errors.Join(err, r.Shutdown().Error())
 	}
+	if err := s.electSelf(); err != nil {
+		s.cancel()
+		return errors.Join(err, r.Shutdown().Error())
+	}
 	s.spawn(s.followLeadership)
 	s.spawn(s.propose)
 	s.spawn(s.compactLog)
 	return nil
+}
+
+// electSelf lets a replica that votes alone stand for election at once: there is
+// nobody whose heartbeat it could be waiting for.
+func (s *Store) electSelf() error {
+	servers, err := s.servers()
+	if err != nil {
+		return err
+	}
+	for _, m := range servers {
+		if (m.Suffrage == raft.Voter) != (m.ID == raft.ServerID(s.cfg.ID)) {
+			return nil
+		}
+	}
+	// A follower looks at its timer again when the time-out becomes shorter.
+	reload := s.raft.ReloadableConfig()
+	reload.HeartbeatTimeout -= time.Millisecond
+	if len(servers) == 0 || reload.HeartbeatTimeout < s.cfg.Timeouts.Lease {
+		return nil
+	}
+	return s.raft.ReloadConfig(reload)
 }
 
 // randomOrigin tells this process's proposals from those of any other,
