@@ -117,7 +117,7 @@ func firstState(ctx context.Context, cfg config, dir string, m member, address s
 		Dial: func(context.Context, string) (grpc.ClientConnInterface, error) {
 			return nil, errors.New("a new cluster has no other members")
 		},
-		Timeouts: raftstore.Timeouts{Heartbeat: 50 * time.Millisecond, Election: 50 * time.Millisecond, Lease: 50 * time.Millisecond},
+		Timeouts: raftstore.Timeouts{Heartbeat: 50 * time.Millisecond, Election: 50 * time.Millisecond, Lease: 40 * time.Millisecond},
 	})
 	if err != nil {
 		return err
