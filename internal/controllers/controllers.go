@@ -1,0 +1,69 @@
+// Package controllers lists the control loops that run on the leader: every
+// controller and the scheduler, each with an identity of its own.
+package controllers
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/apiserver"
+	"github.com/wherry-project/wherry/internal/authz"
+	"github.com/wherry-project/wherry/internal/controllers/replicaset"
+	"github.com/wherry-project/wherry/internal/daemon"
+	"github.com/wherry-project/wherry/internal/events"
+	"github.com/wherry-project/wherry/internal/reconcile"
+)
+
+// Config is what the loops stand on.
+type Config struct {
+	// Source is the store to read, API the door to write through.
+	Source reconcile.Source
+	API    *apiserver.Server
+	// LastSeen gives when this leader last heard of a node, or when it began
+	// to lead: dispatch.Server.LastSeen.
+	LastSeen func(node string) time.Time
+	// NodeGrace is how long a node may be silent; 0 is 40 s.
+	NodeGrace time.Duration
+	// Controls gives the addresses under which the controlds that answer now
+	// serve HTTPS: the endpoints of default/kubernetes. It is asked every few
+	// seconds.
+	Controls func(ctx context.Context) []netip.AddrPort
+	// Host names this controld in Events.
+	Host string
+	Log  *slog.Logger
+}
+
+// All makes the loops afresh, as parts that run only on the leader. Start them
+// after this replica has applied all that was committed before it led.
+func All(cfg Config) []daemon.Part {
+	l := &list{cfg: cfg}
+	l.add(replicaset.New(l.as("replicaset"), l.recorder("replicaset-controller", authz.Controller("replicaset"))))
+	return l.parts
+}
+
+// list gathers parts: the recorders stand before what uses them.
+type list struct {
+	cfg   Config
+	parts []daemon.Part
+}
+
+// as gives the API under a controller's identity.
+func (l *list) as(name string) *apiserver.Direct {
+	return l.cfg.API.As(api.User{Name: authz.Controller(name)})
+}
+
+// recorder makes a component's recorder, and runs it.
+func (l *list) recorder(component, user string) reconcile.Recorder {
+	r := events.New(l.cfg.API.As(api.User{Name: user}), l.cfg.API.Kinds(), component, l.cfg.Host, l.cfg.Log)
+	l.parts = append(l.parts, daemon.Ready("events of "+component, r.Run))
+	return r
+}
+
+func (l *list) add(c reconcile.Controller) {
+	l.parts = append(l.parts, daemon.Ready(c.Name, func(ctx context.Context) error {
+		return c.Run(ctx, l.cfg.Source, l.cfg.Log)
+	}))
+}
