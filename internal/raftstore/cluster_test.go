@@ -130,8 +130,13 @@ type member struct {
 
 func newCluster(t testing.TB, size int, limits Limits) *cluster {
 	t.Helper()
+	return newClusterWith(t, size, limits, quick)
+}
+
+func newClusterWith(t testing.TB, size int, limits Limits, timeouts Timeouts) *cluster {
+	t.Helper()
 	c := &cluster{
-		t: t, dir: t.TempDir(), limits: limits, net: newNetwork(), timeout: quick,
+		t: t, dir: t.TempDir(), limits: limits, net: newNetwork(), timeout: timeouts,
 		names: map[string]string{}, members: map[string]*member{}, log: slog.New(slog.DiscardHandler),
 	}
 	if os.Getenv("RAFT_LOG") != "" {

@@ -22,6 +22,10 @@ import (
 type proposal struct {
 	data  []byte
 	state atomic.Int32
+	// repeatable says that it may be proposed twice, see repeatable.
+	repeatable bool
+	// repeated says that it may be in the log already.
+	repeated atomic.Bool
 	// ended gets how it went, once, when it was made here.
 	ended chan result
 	// answer is called instead for a proposal of another member.
@@ -57,7 +61,7 @@ func (s *Store) Commit(ctx context.Context, c store.Command) (uint64, error) {
 	}
 	start := s.metrics.begin()
 	number := s.numbers.Add(1)
-	p := &proposal{data: newProposal(s.origin, number, command), ended: make(chan result, 1)}
+	p := &proposal{data: newProposal(s.origin, number, command), repeatable: repeatable(c), ended: make(chan result, 1)}
 	s.expect(number, p)
 	defer s.forget(number)
 	select {
@@ -76,10 +80,23 @@ func (s *Store) Commit(ctx context.Context, c store.Command) (uint64, error) {
 	case <-s.ctx.Done():
 		err = errClosed
 	}
-	if p.state.CompareAndSwap(waiting, dropped) {
+	if p.state.CompareAndSwap(waiting, dropped) && !p.repeated.Load() {
 		return 0, notDone(err)
 	}
 	return 0, unknown(err)
+}
+
+// repeatable reports whether a command may stand in the log twice: if it
+// changes a key at a given revision, it can only be done once, because
+// afterwards the key is never at that revision again. The first of its two
+// places in the log is the one that is answered.
+func repeatable(c store.Command) bool {
+	for _, change := range c.Changes {
+		if change.Op != store.Check && change.If.Revision != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func notDone(err error) error {
@@ -214,8 +231,7 @@ func (s *Store) apply(batch []*proposal) (again []*proposal) {
 		errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return refuseForeign(batch) // it is not in the log
 	}
-	s.settle(answerForeign(batch, wherryv1.ForwardOutcome_FORWARD_OUTCOME_UNKNOWN), err)
-	return nil
+	return s.settle(answerForeign(batch, wherryv1.ForwardOutcome_FORWARD_OUTCOME_UNKNOWN), err)
 }
 
 // answerForeign answers the proposals of other members and gives the rest.
@@ -234,12 +250,22 @@ func refuseForeign(batch []*proposal) []*proposal {
 	return answerForeign(batch, wherryv1.ForwardOutcome_FORWARD_OUTCOME_REFUSED)
 }
 
-// settle ends proposals of which it is not known whether they are in the log.
-// Once this replica has seen what the next leader has, they have been applied,
-// and answered, or it is left open.
-func (s *Store) settle(batch []*proposal, cause error) {
-	if len(batch) == 0 {
-		return
+// settle deals with proposals of which it is not known whether they are in the
+// log. It gives those that may be proposed again. As for the others: once this
+// replica has seen what the next leader has, they have been applied, and
+// answered, or it is left open.
+func (s *Store) settle(batch []*proposal, cause error) (again []*proposal) {
+	var open []*proposal
+	for _, p := range batch {
+		if p.repeatable {
+			p.repeated.Store(true)
+			again = append(again, p)
+		} else {
+			open = append(open, p)
+		}
+	}
+	if len(open) == 0 {
+		return again
 	}
 	s.spawn(func() {
 		ctx, cancel := s.bounded(s.ctx)
@@ -247,8 +273,9 @@ func (s *Store) settle(batch []*proposal, cause error) {
 		if revision, err := s.readRevision(ctx); err == nil {
 			_ = s.mem.Wait(ctx, revision) // or the callers' own deadlines end it
 		}
-		for _, p := range batch {
+		for _, p := range open {
 			p.end(result{err: unknown(cause)})
 		}
 	})
+	return again
 }

@@ -43,8 +43,7 @@ func (s *Store) forwardBatch(batch []*proposal) (again []*proposal) {
 	defer cancel()
 	outcomes, err := f.call(ctx, commands)
 	if err != nil {
-		s.settle(batch, err)
-		return nil
+		return s.settle(batch, err)
 	}
 	var lost []*proposal
 	for i, p := range batch {
@@ -56,8 +55,7 @@ func (s *Store) forwardBatch(batch []*proposal) (again []*proposal) {
 			lost = append(lost, p)
 		}
 	}
-	s.settle(lost, errors.New("the leader lost its leadership"))
-	return again
+	return append(again, s.settle(lost, errors.New("the leader lost its leadership"))...)
 }
 
 // forwarder gives the stream to the leader of now.
@@ -78,8 +76,8 @@ func (s *Store) forwarder() (*forwarder, error) {
 	ctx, cancel := context.WithCancel(s.transport.ctx)
 	guard := time.AfterFunc(s.transport.callTimeout, cancel)
 	stream, err := wherryv1.NewRaftClient(p.bulk).Forward(ctx)
-	if !guard.Stop() && err == nil {
-		err = context.DeadlineExceeded
+	if !guard.Stop() {
+		err = errSilent
 	}
 	if err != nil {
 		cancel()

@@ -169,11 +169,11 @@ func (s *Store) askRevision(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	// A leader that went silent may be replaced meanwhile.
-	ctx, cancel := s.whileLeads(ctx, p.id)
+	asking, cancel := s.whileLeads(ctx, p.id)
 	defer cancel()
-	m, err := wherryv1.NewRaftClient(p.control).ReadIndex(ctx, &wherryv1.ReadIndexRequest{})
+	m, err := wherryv1.NewRaftClient(p.control).ReadIndex(asking, &wherryv1.ReadIndexRequest{})
 	if err != nil {
-		_ = p.failed(err) // what counts is that it connects again soon
+		_ = p.failed(silent(ctx, err)) // what counts is that it connects again soon
 		return 0, fmt.Errorf("ask the leader %s: %w", p.id, apierr.FromGRPC(err))
 	}
 	return m.GetRevision(), nil

@@ -16,6 +16,7 @@ import (
 var (
 	errStreamEnded = errors.New("the stream to the peer has ended")
 	errStreamBusy  = errors.New("too many requests to the peer are on their way")
+	errSilent      = errors.New("no answer in time")
 )
 
 // appendStream sends append-entries requests and matches the answers, which
@@ -52,8 +53,8 @@ func (t *transport) openAppend(conn grpc.ClientConnInterface, open, answer time.
 	ctx, cancel := context.WithCancel(t.ctx)
 	guard := time.AfterFunc(open, cancel)
 	stream, err := wherryv1.NewRaftClient(conn).Append(ctx)
-	if !guard.Stop() && err == nil {
-		err = context.DeadlineExceeded
+	if !guard.Stop() {
+		err = errSilent
 	}
 	if err != nil {
 		cancel()

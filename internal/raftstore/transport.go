@@ -154,8 +154,13 @@ func closeConn(conn grpc.ClientConnInterface) {
 }
 
 // failed passes an error on. gRPC would wait longer and longer between its
-// attempts to connect; a member that comes back must be found at once.
+// attempts to connect, and long for each; a member that comes back must be
+// found at once.
 func (p *peer) failed(err error) error {
+	if errors.Is(err, errSilent) {
+		p.t.drop(p)
+		return fmt.Errorf("member %s at %s: %w", p.id, p.address, err)
+	}
 	for _, conn := range []grpc.ClientConnInterface{p.control, p.bulk} {
 		if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
 			c.ResetConnectBackoff()
@@ -234,7 +239,7 @@ func (p *peer) call(open func() (*appendStream, error), req *raft.AppendEntriesR
 	<-c.done // an answer, or the stream's timeout
 	if c.err != nil {
 		if time.Since(c.start) >= s.timeout {
-			p.t.drop(p)
+			return p.failed(fmt.Errorf("append: %w", errSilent))
 		}
 		return p.failed(c.err)
 	}
@@ -283,9 +288,17 @@ func (t *transport) ask(id raft.ServerID, target raft.ServerAddress, f func(cont
 	ctx, cancel := context.WithTimeout(t.ctx, t.callTimeout)
 	defer cancel()
 	if err := f(ctx, wherryv1.NewRaftClient(p.control)); err != nil {
-		return p.failed(err)
+		return p.failed(silent(ctx, err))
 	}
 	return nil
+}
+
+// silent says that an error came because the time for a request was over.
+func silent(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errSilent
+	}
+	return err
 }
 
 // snapshotChunk is the size of a snapshot's messages.
