@@ -14,7 +14,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # The daemons and tools are pure Go. podrun links libcontainer, whose first
-# steps inside a namespace are C: it alone is built with cgo, static.
+# steps inside a namespace are C: it alone is built with cgo, static. Without
+# gRPC's trace pages, which nobody serves, a daemon is 7 MB smaller.
 PURE    := controld noded wherry podshim
 PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-static"'
 
@@ -27,7 +28,7 @@ help: ## this list
 
 build: deps ## all programs into bin/
 	$(call step,build $(PURE) podrun into bin/)
-	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(PURE:%=./cmd/%)
+	@CGO_ENABLED=0 $(GO) build -trimpath -tags grpcnotrace -ldflags '$(LDFLAGS)' -o bin/ $(PURE:%=./cmd/%)
 	@CGO_ENABLED=1 $(GO) build -trimpath $(PODRUN) -o bin/ ./cmd/podrun
 
 demo: deps-test build ## a cluster on this machine: apply, reach by name, lose the leader, carry on
