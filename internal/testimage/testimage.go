@@ -241,7 +241,7 @@ func Busybox() (*Image, error) {
 		"ps", "pwd", "readlink", "rm", "sed", "seq", "sleep", "sort", "stat", "stty", "tail", "tar", "tee", "test",
 		"touch", "tr", "true", "tty", "umount", "uname", "usleep", "wc", "wget", "whoami", "xargs", "yes", "sync",
 	} {
-		files = append(files, File{Name: "bin/" + applet, Hardlink: "bin/busybox"})
+		files = append(files, File{Name: "bin/" + applet, Hardlink: "bin/busybox", Mode: 0o755})
 	}
 	return Build(Spec{Layers: []Layer{files}, Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}})
 }
