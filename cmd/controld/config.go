@@ -117,7 +117,7 @@ func withConfig(cmd *cobra.Command, run func(ctx context.Context, cfg config, ar
 	shown.flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg := defaults()
-		if err := cfg.load(shown.file, cmd.Flags().Changed("config") && cmd.Name() != "init"); err != nil {
+		if err := cfg.load(shown.file, cmd.Flags().Changed("config") && !cmd.HasParent()); err != nil {
 			return err
 		}
 		if err := cfg.override(cmd); err != nil {
