@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // directoryFormat goes up when the files in a data directory change.
@@ -72,6 +73,9 @@ func openBolt(path string) (b *raftboltdb.BoltStore, err error) {
 			err = fmt.Errorf("raft data: %s is damaged: %v; %s", path, r, remedy)
 		}
 	}()
+	if err := checkLength(path); err != nil {
+		return nil, err
+	}
 	b, err = raftboltdb.New(raftboltdb.Options{
 		Path: path,
 		BoltOptions: &bbolt.Options{
@@ -81,13 +85,44 @@ func openBolt(path string) (b *raftboltdb.BoltStore, err error) {
 		},
 		MsgpackUseNewTimeFormat: true,
 	})
-	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
-		return nil, fmt.Errorf("raft data: %s is in use by another process", path)
-	case err != nil:
-		return nil, fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
+	if err != nil {
+		return nil, openError(path, err)
 	}
 	return b, nil
+}
+
+func openError(path string, err error) error {
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return fmt.Errorf("raft data: %s is in use by another process", path)
+	}
+	return fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
+}
+
+// checkLength looks whether an existing file has all the pages that it says;
+// reading a page that is not there would kill the process.
+func checkLength(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("raft data: %w", err)
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 2 * time.Second})
+	if err != nil {
+		return openError(path, err)
+	}
+	var size int64
+	err = db.View(func(tx *bbolt.Tx) error {
+		size = tx.Size()
+		return nil
+	})
+	if err = errors.Join(err, db.Close()); err != nil {
+		return openError(path, err)
+	}
+	if info.Size() < size {
+		return fmt.Errorf("raft data: %s has %d bytes of %d: it is cut off; %s", path, info.Size(), size, remedy)
+	}
+	return nil
 }
 
 // checkFormat reads the format file, or writes it into a new directory.
