@@ -13,8 +13,10 @@ import (
 	"github.com/wherry-project/wherry/internal/apierr"
 )
 
-// RegisterNode makes the Node that a node describes, or brings the labels and
-// the status of the one that is there up to date. Labels that users added stay.
+// RegisterNode makes the Node that a node describes, or brings the labels of the
+// one that is there up to date; labels that users added stay. The status is not
+// written: every member's session registers the node, but only the primary one
+// reports, so that no older status can follow a newer one.
 func (d *Direct) RegisterNode(ctx context.Context, want *corev1.Node) (api.Object, error) {
 	t := api.Target{Version: "v1", Resource: "nodes", Name: want.Name}
 	if err := d.s.Authorize(d.user, t, "create"); err != nil {
@@ -42,9 +44,6 @@ func (d *Direct) RegisterNode(ctx context.Context, want *corev1.Node) (api.Objec
 		if err != nil {
 			return nil, err
 		}
-	}
-	if err := d.ReportNode(ctx, want.Name, &want.Status); err != nil {
-		return nil, err
 	}
 	return obj, nil
 }

@@ -127,6 +127,9 @@ func (n *Node) putLocked(obj metav1.Object, e *effects) {
 	case *corev1.Node:
 		n.extra["nodes/"+name.Name] = o
 		e.network = n.view.PutNode(o) || e.network
+		if o.Name == n.cfg.Name {
+			signal(n.nodeChanged)
+		}
 	case *corev1.Namespace:
 		n.extra["namespaces/"+name.Name] = o
 		n.view.PutNamespace(name.Name)

@@ -108,25 +108,40 @@ func (n *Node) conditions() []corev1.NodeCondition {
 func (n *Node) keepStatus(ctx context.Context) {
 	t := time.NewTicker(statusEvery)
 	defer t.Stop()
-	last := ""
-	for {
+	for last := ""; ; {
+		st := n.status()
+		if sum := summary(st); sum != last || n.overwritten(st) {
+			if err := n.link.ReportNode(st); err != nil {
+				n.log.Error("node status not reported", "err", err)
+			} else {
+				last = sum
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		case <-n.nodeChanged:
 		}
-		st := n.status()
-		sum := summary(st)
-		if sum == last {
-			continue
-		}
-		if err := n.link.ReportNode(st); err != nil {
-			n.log.Error("node status not reported", "err", err)
-			continue
-		}
-		last = sum
 	}
+}
+
+// overwritten reports that the API shows another readiness than the node's: the
+// control plane gave the node up for a while.
+func (n *Node) overwritten(st *corev1.NodeStatus) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	self := n.view.Self()
+	return self != nil && readiness(self.Status.Conditions) != readiness(st.Conditions)
+}
+
+func readiness(list []corev1.NodeCondition) corev1.ConditionStatus {
+	for _, c := range list {
+		if c.Type == corev1.NodeReady {
+			return c.Status
+		}
+	}
+	return ""
 }
 
 // summary is a status without its times.
