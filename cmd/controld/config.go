@@ -54,8 +54,10 @@ type config struct {
 // duration is written as 40s or 400ms.
 type duration time.Duration
 
+func (d duration) std() time.Duration { return time.Duration(d) }
+
 // MarshalJSON implements json.Marshaler.
-func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
+func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.std().String()) }
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (d *duration) UnmarshalJSON(b []byte) error {
@@ -99,11 +101,11 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.StringVar(&c.ServiceCIDR, "service-cidr", c.ServiceCIDR, "range of all services, fixed by init; default: "+defaultServices)
 	f.StringVar(&c.ClusterDomain, "cluster-domain", c.ClusterDomain, "domain of services and pods, fixed by init; default: "+defaultDomain)
 	f.StringVar(&c.ListenAddress, "listen-address", c.ListenAddress, "IP address to listen on; default: all")
-	f.Uint16Var(&c.HTTPSPort, "https-port", c.HTTPSPort, "port of the Kubernetes API")
+	f.Uint16Var(&c.HTTPSPort, "https-port", c.HTTPSPort, "port of the Kubernetes API, the same on every controld")
 	f.Uint16Var(&c.GRPCPort, "grpc-port", c.GRPCPort, "port of gRPC: the API, the nodes, the other members")
-	f.DurationVar((*time.Duration)(&c.NodeGrace), "node-grace", time.Duration(c.NodeGrace), "how long a node may be silent before it counts as lost")
-	f.DurationVar((*time.Duration)(&c.HeartbeatTimeout), "heartbeat-timeout", time.Duration(c.HeartbeatTimeout), "how long the leader may be silent before another is elected")
-	f.DurationVar((*time.Duration)(&c.ElectionTimeout), "election-timeout", time.Duration(c.ElectionTimeout), "how long an election may take before it is tried again")
+	f.DurationVar((*time.Duration)(&c.NodeGrace), "node-grace", c.NodeGrace.std(), "how long a node may be silent before it counts as lost")
+	f.DurationVar((*time.Duration)(&c.HeartbeatTimeout), "heartbeat-timeout", c.HeartbeatTimeout.std(), "how long the leader may be silent before another is elected")
+	f.DurationVar((*time.Duration)(&c.ElectionTimeout), "election-timeout", c.ElectionTimeout.std(), "how long an election may take before it is tried again")
 	f.IntVar(&c.CacheMiB, "cache-mib", c.CacheMiB, "memory for decoded objects, in MiB")
 	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	f.StringVar(&c.DebugSocket, "debug-socket", c.DebugSocket, "Unix socket for profiles; empty for none")
@@ -197,12 +199,12 @@ func (c config) Validate() error {
 		return errors.New("https-port, grpc-port: must be 1 to 65535")
 	case c.HTTPSPort == c.GRPCPort:
 		return fmt.Errorf("https-port, grpc-port: both are %d; they must differ", c.GRPCPort)
-	case time.Duration(c.NodeGrace) < time.Second:
-		return fmt.Errorf("node-grace: %s: must be 1s or more", time.Duration(c.NodeGrace))
-	case time.Duration(c.HeartbeatTimeout) < 50*time.Millisecond:
-		return fmt.Errorf("heartbeat-timeout: %s: must be 50ms or more", time.Duration(c.HeartbeatTimeout))
+	case c.NodeGrace.std() < time.Second:
+		return fmt.Errorf("node-grace: %s: must be 1s or more", c.NodeGrace.std())
+	case c.HeartbeatTimeout.std() < 50*time.Millisecond:
+		return fmt.Errorf("heartbeat-timeout: %s: must be 50ms or more", c.HeartbeatTimeout.std())
 	case c.ElectionTimeout < c.HeartbeatTimeout:
-		return fmt.Errorf("election-timeout: %s: must not be less than heartbeat-timeout, %s", time.Duration(c.ElectionTimeout), time.Duration(c.HeartbeatTimeout))
+		return fmt.Errorf("election-timeout: %s: must not be less than heartbeat-timeout, %s", c.ElectionTimeout.std(), c.HeartbeatTimeout.std())
 	case c.CacheMiB < 0:
 		return fmt.Errorf("cache-mib: %d: must not be negative", c.CacheMiB)
 	}

@@ -2,16 +2,34 @@ package main
 
 import (
 	"context"
+	"net/netip"
 
+	"github.com/wherry-project/wherry/internal/controllers"
 	"github.com/wherry-project/wherry/internal/daemon"
 )
 
 // leaderParts are what runs on the leader only, afresh for each term.
 func (d *controld) leaderParts(uint64) []daemon.Part {
-	return []daemon.Part{{Name: "nodes' grace", Run: func(ctx context.Context, ready func()) error {
+	grace := daemon.Part{Name: "nodes' grace", Run: func(ctx context.Context, ready func()) error {
 		d.nodes.Lead()
 		ready()
 		<-ctx.Done()
 		return nil
-	}}}
+	}}
+	return append([]daemon.Part{grace}, controllers.All(controllers.Config{
+		Source: d.raft, API: d.api, LastSeen: d.nodes.LastSeen, NodeGrace: d.cfg.NodeGrace.std(),
+		Controls: d.serving, Host: d.member.Name, Log: d.log,
+	})...)
+}
+
+// serving gives where the members that answer now serve HTTPS: the port is the
+// same on all.
+func (d *controld) serving(ctx context.Context) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, address := range d.cluster.Answering(ctx) {
+		if a, err := netip.ParseAddrPort(address); err == nil {
+			out = append(out, netip.AddrPortFrom(a.Addr(), d.cfg.HTTPSPort))
+		}
+	}
+	return out
 }

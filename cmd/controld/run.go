@@ -109,7 +109,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	d.raft, err = raftstore.Open(raftstore.Config{
 		ID: d.member.ID, Address: d.address, Dir: filepath.Join(memberDir(cfg.DataDir), "raft"), Codec: codec,
 		Dial: dial.member, Authorize: onlyMembers(verifier), Logger: log, Metrics: d.metrics,
-		Timeouts: raftstore.Timeouts{Heartbeat: time.Duration(cfg.HeartbeatTimeout), Election: time.Duration(cfg.ElectionTimeout)},
+		Timeouts: raftstore.Timeouts{Heartbeat: cfg.HeartbeatTimeout.std(), Election: cfg.ElectionTimeout.std()},
 	})
 	if err != nil {
 		return nil, err

@@ -78,6 +78,24 @@ func (s *Server) Members(ctx context.Context, _ *wherryv1.MembersRequest) (*wher
 	return resp, nil
 }
 
+// Answering gives host:port of the members that answer now.
+func (s *Server) Answering(ctx context.Context) []string {
+	all := s.cfg.Members.Members()
+	there := make([]bool, len(all))
+	var asked sync.WaitGroup
+	for i, m := range all {
+		asked.Go(func() { there[i] = s.reachable(ctx, m.ID, m.Address) })
+	}
+	asked.Wait()
+	var out []string
+	for i, m := range all {
+		if there[i] {
+			out = append(out, m.Address)
+		}
+	}
+	return out
+}
+
 func (s *Server) reachable(ctx context.Context, id, address string) bool {
 	if id == s.cfg.Self {
 		return true
