@@ -27,6 +27,7 @@ import (
 	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/raftstore"
 	"github.com/wherry-project/wherry/internal/telemetry"
+	kubeversion "github.com/wherry-project/wherry/internal/version"
 )
 
 // controld is the parts of the daemon, as they hang together.
@@ -136,7 +137,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	d.gateway, err = gateway.New(gateway.Config{
 		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, Streams: d.nodes, OpenAPI: docs,
 		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "quorum", Run: d.current}},
-		Registry: d.metrics, Version: versionInfo(), Log: log,
+		Registry: d.metrics, Version: kubeversion.Info(version), Log: log,
 	})
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 )
 
 // version is set by the build.
-var version = "v1.34.0+wherry.dev"
+var version = "unknown"
 
 func main() {
 	ctx, stop := daemon.Signals(context.Background())

@@ -28,6 +28,7 @@ import (
 	"github.com/wherry-project/wherry/internal/runtime/runc"
 	"github.com/wherry-project/wherry/internal/svcproxy"
 	"github.com/wherry-project/wherry/internal/telemetry"
+	kubeversion "github.com/wherry-project/wherry/internal/version"
 	"github.com/wherry-project/wherry/internal/volumes"
 )
 
@@ -64,7 +65,7 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	n := node.New(node.Config{
-		Name: c.Name, Version: version, Address: netip.MustParseAddr(c.AdvertiseAddress), Controls: member.Controls,
+		Name: c.Name, Version: kubeversion.String(version), Address: netip.MustParseAddr(c.AdvertiseAddress), Controls: member.Controls,
 		DataDir: c.DataDir, LogDir: c.LogDir, ResolvConf: c.ResolvConf, Hosts: "/etc/hosts", Upstreams: upstreams,
 		MaxPods: c.MaxPods, Parallel: parallel(),
 	}, parts)
