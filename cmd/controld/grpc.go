@@ -67,7 +67,7 @@ func (d *controld) serveGRPC(ctx context.Context, ready func()) error {
 		return fmt.Errorf("serve gRPC: %w", err)
 	case <-ctx.Done():
 	}
-	cut := time.AfterFunc(time.Second, d.grpc.Stop)
+	cut := time.AfterFunc(200*time.Millisecond, d.grpc.Stop)
 	defer cut.Stop()
 	d.grpc.GracefulStop()
 	return <-served
