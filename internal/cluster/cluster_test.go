@@ -403,6 +403,10 @@ func TestControlJoinsEntersAndIsRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	own := must(pki.SaveKeyPair(t.TempDir(), j.key, r.GetCertificate(), r.GetCa())).Self()
+	if err := b.pins.Check(own); !errors.Is(err, pki.ErrPinned) || !strings.Contains(err.Error(), "removed") {
+		t.Errorf("a removed member passes: %v", err)
+	}
 	if len(b.raft.Members()) != 1 {
 		t.Errorf("members: %v", b.raft.Members())
 	}
@@ -417,6 +421,45 @@ func TestControlJoinsEntersAndIsRemoved(t *testing.T) {
 	}
 	if _, err := c.Enter(t.Context(), &wherryv1.EnterRequest{Address: "192.0.2.9:7443"}); err != nil {
 		t.Errorf("entering again: %v", err)
+	}
+	for r := range must(b.store.Snapshot(t.Context(), store.At{})).Scan("identities.internal.wherry", "", api.Key{}) {
+		if strings.HasPrefix(r.Name, "removed:") {
+			t.Errorf("%s: the mark stays after the member is back", r.Name)
+		}
+	}
+}
+
+// TestNodeCannotPassForAMember: a node that calls itself as a member, or as the
+// one name of all members, must not be able to serve as that.
+func TestNodeCannotPassForAMember(t *testing.T) {
+	b := newBed(t)
+	token := b.token(node, 0)
+	for _, name := range []string{"c1", "cluster.example", "kubernetes"} {
+		j := newJoiner(token, node, name)
+		r, err := b.join(token, j)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf := must(pki.SaveKeyPair(t.TempDir(), j.key, r.GetCertificate(), r.GetCa())).Leaf()
+		if leaf.VerifyHostname(name) == nil {
+			t.Errorf("a node serves as %s", name)
+		}
+		if leaf.VerifyHostname(name+".node.internal.wherry") != nil {
+			t.Errorf("node %s serves as nothing", name)
+		}
+	}
+}
+
+func TestOnlyMastersSeeMembers(t *testing.T) {
+	b := newBed(t)
+	joe := b.as(pki.Request{User: "joe"})
+	_, members := joe.Members(t.Context(), &wherryv1.MembersRequest{})
+	_, remove := joe.RemoveMember(t.Context(), &wherryv1.RemoveMemberRequest{Id: "c1-0"})
+	_, transfer := joe.TransferLeadership(t.Context(), &wherryv1.TransferLeadershipRequest{})
+	for _, err := range []error{members, remove, transfer} {
+		if !errors.Is(err, apierr.ErrForbidden) || !strings.Contains(err.Error(), `user "joe" may not`) {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 
