@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/kinds"
+	"github.com/wherry-project/wherry/internal/raftstore"
+	"github.com/wherry-project/wherry/internal/store"
+)
+
+// memberCommand is the first argument of a process that is one member of the
+// bare store.
+const memberCommand = "member"
+
+// putMethod writes one value: the bare store needs a client's way in, as thin
+// as etcd's. The request is the key's number in 8 bytes and the value, the
+// answer the revision.
+const (
+	benchService = "wherry.bench.Store"
+	putMethod    = "/" + benchService + "/Put"
+	leadMethod   = "/" + benchService + "/Lead"
+)
+
+// member runs one member of the bare store until ctx ends. It prints "ready"
+// when it serves; with -add it founds the cluster first.
+func member(ctx context.Context, args []string) (err error) {
+	f := flag.NewFlagSet(memberCommand, flag.ContinueOnError)
+	name := f.String("id", "", "")
+	address := f.String("address", "", "")
+	dir := f.String("dir", "", "")
+	add := f.String("add", "", "ID=ADDRESS of the other members, by comma")
+	var id identity
+	f.StringVar(&id.ca, "ca", "", "")
+	f.StringVar(&id.cert, "cert", "", "")
+	f.StringVar(&id.key, "key", "", "")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	conf, err := id.config()
+	if err != nil {
+		return err
+	}
+	creds := credentials.NewTLS(conf)
+	s, err := raftstore.Open(raftstore.Config{
+		ID: *name, Address: *address, Dir: *dir, Codec: api.NewCodec(kinds.Table(), 16<<20),
+		Dial: func(_ context.Context, address string) (grpc.ClientConnInterface, error) {
+			return grpc.NewClient(address, grpc.WithTransportCredentials(creds))
+		},
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
+	})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", *address)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(grpc.Creds(creds))
+	s.Register(server)
+	server.RegisterService(serviceDesc(), &putter{s})
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		err = errors.Join(err, s.Close(end))
+		server.Stop()
+	}()
+	if *add != "" {
+		if err := found(ctx, s, strings.Split(*add, ",")); err != nil {
+			return err
+		}
+	}
+	fmt.Println("ready")
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-served:
+		return err
+	}
+}
+
+// found makes a cluster of this member and the others.
+func found(ctx context.Context, s *raftstore.Store, others []string) error {
+	if err := s.Bootstrap(); err != nil {
+		return err
+	}
+	for {
+		now, changed := s.Leadership()
+		if now.Ready {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for _, o := range others {
+		name, address, _ := strings.Cut(o, "=")
+		if err := s.AddMember(ctx, name, address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type putter struct{ s *raftstore.Store }
+
+func (p *putter) put(ctx context.Context, request []byte) (uint64, error) {
+	if len(request) < 8 {
+		return 0, errors.New("a request begins with the key's number")
+	}
+	key := api.Key{Resource: "configmaps", Namespace: "bench", Name: fmt.Sprint("k", binary.LittleEndian.Uint64(request))}
+	return p.s.Commit(ctx, store.Command{Changes: []store.Change{{
+		Op: store.Put, Key: key, Record: &api.Record{Key: key, UID: "u", Bytes: request[8:]},
+	}}})
+}
+
+// serviceDesc is written by hand: two methods with well-known messages.
+func serviceDesc() *grpc.ServiceDesc {
+	return &grpc.ServiceDesc{ServiceName: benchService, HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{
+		{MethodName: "Put", Handler: func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			var in wrapperspb.BytesValue
+			if err := decode(&in); err != nil {
+				return nil, err
+			}
+			revision, err := srv.(*putter).put(ctx, in.GetValue())
+			return wrapperspb.UInt64(revision), err
+		}},
+		{MethodName: "Lead", Handler: func(srv any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			var in wrapperspb.BytesValue
+			if err := decode(&in); err != nil {
+				return nil, err
+			}
+			return wrapperspb.Bool(srv.(*putter).s.IsLeader()), nil
+		}},
+	}}
+}
