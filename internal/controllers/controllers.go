@@ -11,10 +11,18 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apiserver"
 	"github.com/wherry-project/wherry/internal/authz"
+	"github.com/wherry-project/wherry/internal/controllers/apiendpoints"
+	"github.com/wherry-project/wherry/internal/controllers/gc"
+	"github.com/wherry-project/wherry/internal/controllers/namespace"
+	"github.com/wherry-project/wherry/internal/controllers/nodelife"
+	"github.com/wherry-project/wherry/internal/controllers/podgc"
 	"github.com/wherry-project/wherry/internal/controllers/replicaset"
+	"github.com/wherry-project/wherry/internal/controllers/serviceaccount"
+	"github.com/wherry-project/wherry/internal/controllers/ttl"
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/events"
 	"github.com/wherry-project/wherry/internal/reconcile"
+	"github.com/wherry-project/wherry/internal/scheduler"
 )
 
 // Config is what the loops stand on.
@@ -41,7 +49,22 @@ type Config struct {
 func All(cfg Config) []daemon.Part {
 	l := &list{cfg: cfg}
 	l.add(replicaset.New(l.as("replicaset"), l.recorder("replicaset-controller", authz.Controller("replicaset"))))
+	l.schedule()
+	l.add(namespace.New(l.as(namespace.Name), cfg.API.Kinds()))
+	l.add(gc.New(l.as(gc.Name), cfg.API.Kinds()))
+	l.add(nodelife.New(l.as(nodelife.Name), l.recorder("node-controller", authz.Controller(nodelife.Name)), cfg.LastSeen, cfg.NodeGrace))
+	l.add(podgc.New(l.as(podgc.Name)))
+	l.add(serviceaccount.New(l.as(serviceaccount.Name)))
+	l.add(ttl.New(l.as(ttl.Name)))
+	l.add(apiendpoints.New(l.as(apiendpoints.Name), cfg.Controls))
 	return l.parts
+}
+
+// schedule adds the scheduler.
+func (l *list) schedule() {
+	door := l.cfg.API.As(api.User{Name: authz.Scheduler})
+	s := scheduler.New(l.cfg.Source, door, l.recorder(scheduler.Name, authz.Scheduler), l.cfg.Log)
+	l.parts = append(l.parts, daemon.Ready("scheduler", s.Run))
 }
 
 // list gathers parts: the recorders stand before what uses them.

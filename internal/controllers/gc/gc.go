@@ -1,0 +1,240 @@
+// Package gc collects objects whose owners are gone, and finishes deletions
+// that wait for dependents: foreground ones, and those that orphan.
+//
+// https://kubernetes.io/docs/concepts/architecture/garbage-collection/
+package gc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/reconcile"
+	"github.com/wherry-project/wherry/internal/store"
+)
+
+// Name is the controller's name, and its user's by authz.Controller.
+const Name = "generic-garbage-collector"
+
+const workers = 8
+
+type controller struct {
+	write reconcile.Writer
+	kinds *api.Kinds
+}
+
+// New makes the controller for the kinds that are served.
+func New(w reconcile.Writer, kinds *api.Kinds) reconcile.Controller {
+	c := &controller{w, kinds}
+	var in []reconcile.Input
+	for _, k := range kinds.All() {
+		if k.KeyResource() != "events" { // nobody owns Events, and they own nothing
+			in = append(in, reconcile.Input{Resource: k.KeyResource(), Keys: c.concerned})
+		}
+	}
+	return reconcile.Controller{Name: Name, Workers: workers, Inputs: in, Reconcile: c.reconcile}
+}
+
+// key names an object of any kind as a reconcile.Key.
+func key(k api.Key) reconcile.Key {
+	return reconcile.Key{Namespace: k.Namespace, Name: k.Resource + "/" + k.Name}
+}
+
+func unkey(k reconcile.Key) api.Key {
+	resource, name, _ := strings.Cut(k.Name, "/")
+	return api.Key{Resource: resource, Namespace: k.Namespace, Name: name}
+}
+
+// concerned are the objects that a change may make garbage, or whose deletion
+// may go on after it.
+func (c *controller) concerned(e store.Event, s *store.Snapshot) []reconcile.Key {
+	var keys []reconcile.Key
+	if e.New != nil && (len(e.New.Index.Owners) > 0 || e.New.Index.Deleting) {
+		keys = append(keys, key(e.New.Key))
+	}
+	begun := e.New != nil && e.New.Index.Deleting && (e.Old == nil || !e.Old.Index.Deleting)
+	if e.New == nil || begun {
+		for r := range s.OwnedBy(uid(e), "") {
+			keys = append(keys, key(r.Key))
+		}
+	}
+	if e.Old != nil && len(e.Old.Index.Owners) > 0 {
+		obj, err := s.Codec().Decode(e.Old)
+		if err != nil {
+			return keys // it is of no kind that is served
+		}
+		for _, ref := range obj.GetOwnerReferences() {
+			if k, ok := c.ownerKey(ref, e.Old.Namespace); ok {
+				keys = append(keys, key(k))
+			}
+		}
+	}
+	return keys
+}
+
+// ownerKey names the object that a reference means; not ok for kinds that are
+// not served.
+func (c *controller) ownerKey(ref metav1.OwnerReference, namespace string) (api.Key, bool) {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return api.Key{}, false
+	}
+	k, ok := c.kinds.ByGVK(gv.WithKind(ref.Kind))
+	if !ok {
+		return api.Key{}, false
+	}
+	if !k.Namespaced {
+		namespace = ""
+	}
+	return k.Key(namespace, ref.Name), true
+}
+
+func (c *controller) reconcile(ctx context.Context, s *store.Snapshot, k reconcile.Key) (time.Duration, error) {
+	r, ok := s.Get(unkey(k))
+	if !ok {
+		return 0, nil
+	}
+	shared, err := s.Codec().Decode(r)
+	if err != nil {
+		return 0, err
+	}
+	if shared.GetDeletionTimestamp() != nil {
+		return 0, ignore(c.finish(ctx, s, r, shared))
+	}
+	return 0, ignore(c.collect(ctx, s, r, shared))
+}
+
+func ignore(err error) error {
+	if errors.Is(err, apierr.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// verdict is what an object's owners mean for it.
+type verdict struct {
+	solid, absent, waiting []metav1.OwnerReference
+}
+
+// judge looks for the owners by uid. An owner of a kind that is not served
+// counts as solid: nothing is known of it.
+func (c *controller) judge(s *store.Snapshot, obj api.Object) verdict {
+	var v verdict
+	for _, ref := range obj.GetOwnerReferences() {
+		k, ok := c.ownerKey(ref, obj.GetNamespace())
+		if !ok {
+			v.solid = append(v.solid, ref)
+			continue
+		}
+		owner, there := s.Get(k)
+		switch {
+		case !there || owner.UID != string(ref.UID):
+			v.absent = append(v.absent, ref)
+		case owner.Index.Deleting && foreground(s, owner):
+			v.waiting = append(v.waiting, ref)
+		default:
+			v.solid = append(v.solid, ref)
+		}
+	}
+	return v
+}
+
+func foreground(s *store.Snapshot, r *api.Record) bool {
+	obj, err := s.Codec().Decode(r)
+	return err == nil && slices.Contains(obj.GetFinalizers(), metav1.FinalizerDeleteDependents)
+}
+
+// collect deletes an object that no owner holds any more, or takes the dead
+// owners' references away.
+func (c *controller) collect(ctx context.Context, s *store.Snapshot, r *api.Record, obj api.Object) error {
+	v := c.judge(s, obj)
+	if len(v.absent)+len(v.waiting) == 0 {
+		return nil
+	}
+	if len(v.solid) > 0 {
+		next := obj.DeepCopyObject().(api.Object)
+		next.SetOwnerReferences(v.solid)
+		_, err := c.write.Update(ctx, next)
+		return err
+	}
+	policy := metav1.DeletePropagationBackground
+	switch f := obj.GetFinalizers(); {
+	case len(v.waiting) > 0 && blockers(s, r.UID):
+		policy = metav1.DeletePropagationForeground
+	case slices.Contains(f, metav1.FinalizerOrphanDependents):
+		policy = metav1.DeletePropagationOrphan
+	case slices.Contains(f, metav1.FinalizerDeleteDependents):
+		policy = metav1.DeletePropagationForeground
+	}
+	return c.write.Delete(ctx, r.Key, metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: metav1.NewUIDPreconditions(r.UID)})
+}
+
+// blockers reports whether anything depends on an object.
+func blockers(s *store.Snapshot, uid string) bool {
+	for range s.OwnedBy(uid, "") {
+		return true
+	}
+	return false
+}
+
+// finish goes on with a deletion that waits for dependents.
+func (c *controller) finish(ctx context.Context, s *store.Snapshot, r *api.Record, obj api.Object) error {
+	switch f := obj.GetFinalizers(); {
+	case slices.Contains(f, metav1.FinalizerOrphanDependents):
+		for d := range s.OwnedBy(r.UID, "") {
+			if err := ignore(c.disown(ctx, s, d, r.UID)); err != nil {
+				return fmt.Errorf("orphan %s: %w", d.Key, err)
+			}
+		}
+		return c.release(ctx, obj, metav1.FinalizerOrphanDependents)
+	case slices.Contains(f, metav1.FinalizerDeleteDependents):
+		for d := range s.OwnedBy(r.UID, "") {
+			dependent, err := s.Codec().Decode(d)
+			if err != nil {
+				return err
+			}
+			for _, ref := range dependent.GetOwnerReferences() {
+				if string(ref.UID) == r.UID && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion {
+					return nil // its own end brings us back
+				}
+			}
+		}
+		return c.release(ctx, obj, metav1.FinalizerDeleteDependents)
+	}
+	return nil
+}
+
+// disown takes the reference to an owner away.
+func (c *controller) disown(ctx context.Context, s *store.Snapshot, r *api.Record, owner string) error {
+	obj, err := s.Codec().Decode(r)
+	if err != nil {
+		return err
+	}
+	next := obj.DeepCopyObject().(api.Object)
+	next.SetOwnerReferences(slices.DeleteFunc(next.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return string(ref.UID) == owner }))
+	_, err = c.write.Update(ctx, next)
+	return err
+}
+
+// release takes a finalizer away.
+func (c *controller) release(ctx context.Context, obj api.Object, finalizer string) error {
+	next := obj.DeepCopyObject().(api.Object)
+	next.SetFinalizers(slices.DeleteFunc(next.GetFinalizers(), func(f string) bool { return f == finalizer }))
+	_, err := c.write.Update(ctx, next)
+	return err
+}
+
+func uid(e store.Event) string {
+	if e.New != nil {
+		return e.New.UID
+	}
+	return e.Old.UID
+}
