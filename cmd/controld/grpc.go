@@ -51,7 +51,8 @@ func (d *controld) grpcServer() *grpc.Server {
 	wherryv1.RegisterNodesServer(s, d.nodes)
 	wherryv1.RegisterImagesServer(s, d.nodes.Images())
 	wherryv1.RegisterClusterServer(s, d.cluster)
-	healthv1.RegisterHealthServer(s, health.NewServer())
+	d.health = health.NewServer()
+	healthv1.RegisterHealthServer(s, d.health)
 	descriptors.Register(s)
 	return s
 }

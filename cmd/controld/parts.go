@@ -21,18 +21,18 @@ const (
 
 // parts are what runs, in order; they stop in reverse.
 func (d *controld) parts() []daemon.Part {
-	var parts []daemon.Part
-	if d.cfg.DebugSocket != "" {
-		parts = append(parts, daemon.Debug(d.cfg.DebugSocket, nil))
-	}
-	return append(parts,
+	parts := []daemon.Part{
 		daemon.Part{Name: "gRPC", Run: d.serveGRPC},
 		daemon.Part{Name: "raft", Run: d.keepRaft, Grace: 15 * time.Second},
 		daemon.Part{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
 		daemon.Part{Name: "membership", Run: d.enter},
 		daemon.Ready("certificate", d.keepCertificate),
 		daemon.WhileLeading("controllers", d.log, d.leading, d.leaderParts),
-	)
+	}
+	if d.cfg.DebugSocket != "" {
+		parts = append(parts, daemon.Debug(d.cfg.DebugSocket, nil))
+	}
+	return parts
 }
 
 // keepRaft ends when the replica cannot go on, and closes it in its turn.

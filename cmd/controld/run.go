@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 
 	"github.com/wherry-project/wherry/internal/alloc"
 	"github.com/wherry-project/wherry/internal/api"
@@ -48,6 +49,7 @@ type controld struct {
 	cluster   *cluster.Server
 	gateway   *gateway.Gateway
 	grpc      *grpc.Server
+	health    *health.Server
 	http, rpc net.Listener
 }
 
@@ -72,7 +74,10 @@ func run(ctx context.Context, cfg config) error {
 			log.Warn("service manager not told", "err", err)
 		}
 	}
-	defer context.AfterFunc(ctx, func() { _ = notify.Stopping() })() // nothing depends on it
+	defer context.AfterFunc(ctx, func() {
+		d.health.Shutdown()
+		_ = notify.Stopping() // nothing depends on it
+	})()
 	return daemon.Run(ctx, log, up, d.parts()...)
 }
 
