@@ -194,8 +194,8 @@ func (c *call) deadline() (context.Context, context.CancelFunc, error) {
 		if err != nil {
 			return nil, nil, apierr.BadRequest("invalid timeout specified in the request URL - %w", err)
 		}
-		if d > 0 {
-			limit = min(limit, d)
+		if d > 0 { // a little less, so that the client hears why
+			limit = min(limit, d-min(d/10, time.Second))
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
