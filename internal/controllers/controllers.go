@@ -12,6 +12,7 @@ import (
 	"github.com/wherry-project/wherry/internal/apiserver"
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/controllers/apiendpoints"
+	"github.com/wherry-project/wherry/internal/controllers/endpoints"
 	"github.com/wherry-project/wherry/internal/controllers/gc"
 	"github.com/wherry-project/wherry/internal/controllers/namespace"
 	"github.com/wherry-project/wherry/internal/controllers/nodelife"
@@ -50,6 +51,7 @@ func All(cfg Config) []daemon.Part {
 	l := &list{cfg: cfg}
 	l.add(replicaset.New(l.as("replicaset"), l.recorder("replicaset-controller", authz.Controller("replicaset"))))
 	l.schedule()
+	l.add(endpoints.New(l.as(endpoints.Name)))
 	l.add(namespace.New(l.as(namespace.Name), cfg.API.Kinds()))
 	l.add(gc.New(l.as(gc.Name), cfg.API.Kinds()))
 	l.add(nodelife.New(l.as(nodelife.Name), l.recorder("node-controller", authz.Controller(nodelife.Name)), cfg.LastSeen, cfg.NodeGrace))
