@@ -54,6 +54,21 @@ func (t *Testbed) Listen(ctx context.Context, host, network, address string) (ne
 	return l, err
 }
 
+// ListenPacket is Listen for datagrams.
+func (t *Testbed) ListenPacket(ctx context.Context, host, network, address string) (net.PacketConn, error) {
+	_, ns, err := t.network(host)
+	if err != nil {
+		return nil, err
+	}
+	var p net.PacketConn
+	err = netns.Do(ns, func() (err error) {
+		var c net.ListenConfig
+		p, err = c.ListenPacket(ctx, network, address)
+		return err
+	})
+	return p, err
+}
+
 func (t *Testbed) network(host string) (*state, string, error) {
 	s, _, err := t.machine(host)
 	if err != nil {
