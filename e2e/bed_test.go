@@ -10,13 +10,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/wherry-project/wherry/internal/testbed"
 	"github.com/wherry-project/wherry/internal/testimage"
@@ -26,7 +23,11 @@ const (
 	helloImage   = "example.test/hello:1"   // on every node; see e2e/images/hello
 	busyboxImage = "example.test/busybox:1" // on every node
 	registryHost = "client:5000"            // serves what a test pushes to suite.registry
+	upstream     = "10.99.0.2:5353"         // the resolver that the nodes ask for other names; a test serves it on the client host
+	nodeGrace    = 5 * time.Second          // after which a silent node is NotReady
 )
+
+var controls, nodes = []string{"c1", "c2", "c3"}, []string{"n1", "n2"}
 
 // suite is what all tests share: one cluster of three controls and two nodes.
 var suite struct {
@@ -61,8 +62,9 @@ func runSuite(ctx context.Context, m *testing.M) (code int, err error) {
 	begun := time.Now()
 	bed, err := testbed.Up(ctx, testbed.Options{
 		Name: "e2e", Dir: dir, Bin: bin, Controls: 3, Nodes: 2,
-		NodeConfig: "registries:\n  " + registryHost + ":\n    plain-http: true\n",
-		Progress:   func(step string) { fmt.Printf("%6.2fs  %s\n", time.Since(begun).Seconds(), step) },
+		ControlConfig: fmt.Sprintf("node-grace: %v\n", nodeGrace),
+		NodeConfig:    "registries:\n  " + registryHost + ":\n    plain-http: true\ndns-upstream: [" + upstream + "]\n",
+		Progress:      func(step string) { fmt.Printf("%6.2fs  %s\n", time.Since(begun).Seconds(), step) },
 	})
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
@@ -143,76 +145,4 @@ func keepLogs(bed *testbed.Testbed) error {
 		}
 	}
 	return err
-}
-
-// wherry runs a wherry command on the client host and returns what it prints;
-// it must succeed.
-func wherry(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := tryWherry(t, "", args...)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return out
-}
-
-// tryWherry is wherry with an input, for commands that may fail: the error is
-// then a *testbed.ExitError.
-func tryWherry(t *testing.T, stdin string, args ...string) (string, error) {
-	t.Helper()
-	var out, errs strings.Builder
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	err := suite.Run(ctx, testbed.Client, testbed.Command{
-		Argv: append([]string{"wherry"}, args...), Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs,
-	})
-	if exit := (*testbed.ExitError)(nil); errors.As(err, &exit) {
-		exit.Stderr = errs.String()
-	}
-	return out.String(), err
-}
-
-// apply applies manifests in the namespace.
-func apply(t *testing.T, namespace, manifests string) {
-	t.Helper()
-	if out, err := tryWherry(t, manifests, "-n", namespace, "apply", "-f", "-"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-}
-
-var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
-
-// namespace makes a namespace for the test and deletes it afterwards. When the
-// test has failed, it first shows what is in it.
-func namespace(t *testing.T) string {
-	t.Helper()
-	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(t.Name()), "-"), "-")
-	wherry(t, "create", "namespace", name)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if t.Failed() {
-			out, err := suite.Exec(ctx, testbed.Client, "wherry", "-n", name, "get", "pods,deployments,replicasets,services,endpointslices,events", "-o", "wide")
-			t.Logf("namespace %s: %v\n%s", name, err, out)
-		}
-		if out, err := suite.Exec(ctx, testbed.Client, "wherry", "delete", "namespace", name, "--timeout=50s"); err != nil {
-			t.Errorf("delete namespace %s: %v\n%s", name, err, out)
-		}
-	})
-	return name
-}
-
-// kube is a Kubernetes client that speaks from the client host to one control,
-// or to the one name of all of them.
-func kube(t *testing.T, control string) *kubernetes.Clientset {
-	t.Helper()
-	config, err := suite.RESTConfig(testbed.Client, control)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
 }

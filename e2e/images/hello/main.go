@@ -16,13 +16,19 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 const usage = `usage: hello COMMAND
-  serve [PORT]             answer HTTP on PORT (8080): who serves, and what $PAGE says
+  serve [PORT]             answer HTTP on PORT (8080): who serves, and what $PAGE says;
+                           on SIGTERM go on for $LINGER (0s)
   fetch URL [TIMEOUT]      print what URL answers; try until TIMEOUT (5s) is over
+  load URL DURATION        ask URL by 4 at once, each time anew, until DURATION is
+                           over or SIGTERM comes; print "N answers, M failures"
+  dial HOST:PORT           connect once, and print how that went and how long it took
   lookup NAME [TYPE]       print what NAME resolves to: A AAAA HOST CNAME SRV PTR TXT
   sleep [DURATION]         wait, for ever if no duration is given
   echo TEXT...             print TEXT
@@ -49,6 +55,10 @@ func run(ctx context.Context, args []string) int {
 		err = serve(ctx, arg(1, "8080"))
 	case "fetch":
 		err = fetch(ctx, arg(1, ""), arg(2, "5s"))
+	case "load":
+		err = load(ctx, arg(1, ""), arg(2, "5s"))
+	case "dial":
+		err = dial(ctx, arg(1, ""))
 	case "lookup":
 		err = lookup(ctx, arg(1, ""), strings.ToUpper(arg(2, "HOST")))
 	case "sleep":
@@ -103,11 +113,26 @@ func serve(ctx context.Context, port string) error {
 		return err
 	case <-ctx.Done():
 	}
+	if err := linger(os.Getenv("LINGER")); err != nil {
+		return err
+	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	err = srv.Shutdown(end)
 	if served := <-done; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
+	}
+	return err
+}
+
+// linger gives those who still send requests here the time to hear of the end.
+func linger(duration string) error {
+	if duration == "" {
+		return nil
+	}
+	d, err := time.ParseDuration(duration)
+	if err == nil {
+		time.Sleep(d)
 	}
 	return err
 }
@@ -121,11 +146,11 @@ func fetch(ctx context.Context, url, timeout string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 3 * time.Second}
 	for {
-		err := fetchOnce(ctx, client, url)
+		body, err := fetchOnce(ctx, url)
 		if err == nil {
-			return nil
+			_, err = os.Stdout.Write(body)
+			return err
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
@@ -135,25 +160,67 @@ func fetch(ctx context.Context, url, timeout string) error {
 	}
 }
 
-func fetchOnce(ctx context.Context, client *http.Client, url string) error {
+func fetchOnce(ctx context.Context, url string) ([]byte, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 3 * time.Second}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %s", url, resp.Status, body)
+	}
+	return body, err
+}
+
+// load counts what is answered and what is not, and tells the first failures.
+func load(ctx context.Context, url, duration string) error {
+	d, err := time.ParseDuration(duration)
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %s", url, resp.Status, body)
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	var answers, failures atomic.Int64
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				switch _, err := fetchOnce(ctx, url); {
+				case err == nil:
+					answers.Add(1)
+				case ctx.Err() == nil && failures.Add(1) <= 10:
+					fmt.Fprintln(os.Stderr, time.Now().Format(time.StampMilli), err)
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
 	}
-	_, err = os.Stdout.Write(body)
+	clients.Wait()
+	_, err = fmt.Printf("%d answers, %d failures\n", answers.Load(), failures.Load())
 	return err
+}
+
+// dial tells whether a connection is accepted, refused, or met by silence.
+func dial(ctx context.Context, address string) error {
+	begun := time.Now()
+	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
+	took := time.Since(begun)
+	switch {
+	case err == nil:
+		conn.Close()
+		fmt.Printf("connected after %d ms\n", took.Milliseconds())
+	case errors.Is(err, syscall.ECONNREFUSED):
+		fmt.Printf("refused after %d ms\n", took.Milliseconds())
+	default:
+		fmt.Printf("%v after %d ms\n", err, took.Milliseconds())
+	}
+	return nil
 }
 
 // lookup prints one answer a line, sorted. HOST asks as programs do, with
