@@ -36,7 +36,7 @@ func (b *bench) bed(ctx context.Context, controls, nodes int) (*bed, error) {
 	if d := b.beds[key]; d != nil {
 		return d, nil
 	}
-	d, err := b.newBed(ctx, controls, nodes)
+	d, err := b.newBed(ctx, controls, nodes, b.bin)
 	if err != nil {
 		return nil, fmt.Errorf("cluster of %d controls and %d nodes: %w", controls, nodes, err)
 	}
@@ -54,8 +54,8 @@ func (b *bench) closeBeds(ctx context.Context) error {
 	return err
 }
 
-// newBed makes a cluster with so many hosts.
-func (b *bench) newBed(ctx context.Context, controls, nodes int) (_ *bed, err error) {
+// newBed makes a cluster with so many hosts, of the programs in a folder.
+func (b *bench) newBed(ctx context.Context, controls, nodes int, bin string) (_ *bed, err error) {
 	d := &bed{name: fmt.Sprintf("bench%d%d", controls, nodes), conns: map[string]*grpc.ClientConn{}}
 	if d.dir, err = os.MkdirTemp(b.dir, "bed-"); err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (b *bench) newBed(ctx context.Context, controls, nodes int) (_ *bed, err er
 			err = errors.Join(err, d.close(ctx))
 		}
 	}()
-	d.Testbed, err = testbed.Up(ctx, testbed.Options{Name: d.name, Dir: d.dir, Bin: b.bin, Controls: controls, Nodes: nodes})
+	d.Testbed, err = testbed.Up(ctx, testbed.Options{Name: d.name, Dir: d.dir, Bin: bin, Controls: controls, Nodes: nodes})
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,8 @@ type floorRun struct {
 type floorResult struct {
 	Network, Mount, Container, Total []float64
 	Wall                             float64
+
+	cpu time.Duration // of all pods, started and removed
 }
 
 func durations(ms []float64) samples {
@@ -83,6 +85,7 @@ func (b *bench) runFloor(ctx context.Context, program string, f floorRun) (r flo
 	if p.err != nil {
 		return r, fmt.Errorf("floor (%s): %w\n%s", f.name, p.err, said.String())
 	}
+	r.cpu = p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 	return r, json.Unmarshal([]byte(out.String()), &r)
 }
 

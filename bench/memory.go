@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wherry-project/wherry/internal/testbed"
 )
 
 const (
@@ -31,20 +33,29 @@ type resident struct {
 // memory measures one controld and one noded: the pages that several copies of
 // a program share would flatter a larger testbed.
 func (b *bench) memory(ctx context.Context) (err error) {
-	d, err := b.bed(ctx, 1, 1)
+	// Its own copies of the programs: pages that it shared with other testbeds
+	// would count in part only.
+	bin, err := copyPrograms(b.bin, b.dir)
 	if err != nil {
 		return err
 	}
-	// From the start, without what other parts may have left.
-	for _, host := range []string{"c1", "n1"} {
-		if err := errors.Join(d.Stop(ctx, host, ""), d.Start(ctx, host, "")); err != nil {
-			return err
-		}
+	d, err := b.newBed(ctx, 1, 1, bin)
+	if err != nil {
+		return err
 	}
-	if err := d.AwaitNodes(ctx, "n1"); err != nil {
+	defer func() { err = errors.Join(err, d.close(ctx)) }()
+	if err := pause(ctx, settle); err != nil {
+		return err
+	}
+	before, err := d.cpuTime(ctx)
+	if err != nil {
 		return err
 	}
 	if err := pause(ctx, settle); err != nil {
+		return err
+	}
+	after, err := d.cpuTime(ctx)
+	if err != nil {
 		return err
 	}
 	idle, err := d.resident(ctx)
@@ -61,7 +72,7 @@ func (b *bench) memory(ctx context.Context) (err error) {
 	}
 	t := &table{
 		title: "Resident memory",
-		about: fmt.Sprintf("PSS of smaps_rollup, our programs only: one controld and one noded, %s after their start, and %s after %d pods run.", settle, settle, memoryPods),
+		about: fmt.Sprintf("PSS of smaps_rollup, our programs only: one controld and one noded, %s after their start, and %s after %d pods run.", 2*settle, settle, memoryPods),
 		head:  []string{"", "idle", fmt.Sprint(memoryPods, " pods"), "per pod", "goal"},
 	}
 	per := func(a, b int64) string { return fmt.Sprintf("%.2f MiB", float64(b-a)/memoryPods/(1<<20)) }
@@ -73,8 +84,28 @@ func (b *bench) memory(ctx context.Context) (err error) {
 	t.add("both daemons", mebi(both), mebi(full.controld+full.noded), "", goal(both <= 80<<20, "≤ 80 MiB idle"))
 	t.add("a pod on its node: noded's growth and the shim", "", "", per(0, ours), goal(ours/memoryPods <= 2<<20, "≤ 2 MiB"))
 	t.add("beside it: one etcd of three, empty", mebi(peer), "", "", "")
+	share := func(r testbed.Role) float64 { return 100 * (after[r] - before[r]).Seconds() / settle.Seconds() }
+	t.note("Meanwhile, idle, controld took %.2f %% of a core and noded %.2f %%.", share(testbed.RoleControl), share(testbed.RoleNode))
 	b.out.show(t)
 	return nil
+}
+
+// copyPrograms copies the programs into a folder of their own.
+func copyPrograms(bin, parent string) (string, error) {
+	dir, err := os.MkdirTemp(parent, "bin-")
+	if err != nil {
+		return "", err
+	}
+	for _, p := range []string{"controld", "noded", "wherry", "podshim", "podrun"} {
+		b, err := os.ReadFile(filepath.Join(bin, p))
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(dir, p), b, 0o755); err != nil {
+			return "", err
+		}
+	}
+	return dir, os.Chmod(dir, 0o755)
 }
 
 func (b *bench) memoryWithPods(ctx context.Context, d *bed) (r resident, err error) {

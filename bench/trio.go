@@ -39,8 +39,8 @@ type trioMember struct {
 // newTrio makes the folder and the certificates; the members are started by
 // the caller.
 func (b *bench) newTrio(name string) (*trio, identity, string, error) {
-	dir := filepath.Join(b.dir, name)
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(b.dir, name+"-")
+	if err != nil {
 		return nil, identity{}, "", err
 	}
 	id, err := newIdentity(dir)
