@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"sigs.k8s.io/yaml"
 
+	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/telemetry"
 )
 
@@ -38,6 +39,8 @@ type config struct {
 	Registries map[string]registry `json:"registries"`
 
 	path string
+	// given are the flags of the command line, by key.
+	given map[string]any
 }
 
 // registry is how one registry is reached.
@@ -65,18 +68,30 @@ func (c *config) flags(f *pflag.FlagSet) {
 }
 
 // load reads the file under the flags that were given, and fills in what the
-// machine says.
-func (c *config) load(f *pflag.FlagSet) error {
+// machine says. A file that was named must be there, unless join is about to
+// write it.
+func (c *config) load(f *pflag.FlagSet, join bool) error {
 	data, err := os.ReadFile(c.path)
-	if errors.Is(err, os.ErrNotExist) && !f.Changed("config") {
+	if errors.Is(err, os.ErrNotExist) && (join || !f.Changed("config")) {
 		data = nil
 	} else if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
 	given := map[string]string{}
-	f.Visit(func(one *pflag.Flag) { given[one.Name] = strings.Trim(one.Value.String(), "[]") })
+	c.given = map[string]any{}
+	f.Visit(func(one *pflag.Flag) {
+		given[one.Name] = strings.Trim(one.Value.String(), "[]")
+		if c.given[one.Name] = given[one.Name]; one.Name == "max-pods" {
+			c.given[one.Name] = c.MaxPods
+		} else if s, ok := one.Value.(pflag.SliceValue); ok {
+			c.given[one.Name] = s.GetSlice()
+		}
+	})
+	delete(c.given, "config")
+	delete(c.given, "token-file")
 	if err := yaml.UnmarshalStrict(data, c); err != nil {
-		return fmt.Errorf("configuration %s: %w", c.path, err)
+		text := strings.TrimPrefix(err.Error(), "error unmarshaling JSON: while decoding JSON: json: ")
+		return fmt.Errorf("%s: %s; `noded --help` lists the keys", c.path, strings.Replace(text, "unknown field", "unknown key", 1))
 	}
 	for name, value := range given { // a flag wins over the file
 		if one := f.Lookup(name); one != nil && name != "token-file" {
@@ -94,6 +109,23 @@ func (c *config) load(f *pflag.FlagSet) error {
 		return err
 	}
 	return c.validate()
+}
+
+// writeIfMissing writes a file with the node's name and the flags that were
+// given, with which the daemon then starts without flags.
+func (c *config) writeIfMissing() error {
+	if _, err := os.Stat(c.path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	c.given["name"] = c.Name
+	b, err := yaml.Marshal(c.given)
+	if err != nil {
+		return fmt.Errorf("encode the configuration: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(c.path), 0o755); err != nil { //nolint:gosec // its files say who may read them
+		return fmt.Errorf("make the configuration's folder: %w", err)
+	}
+	return pki.WriteFile(c.path, append([]byte("# The settings of noded; `noded --help` lists the keys.\n"), b...), 0o644)
 }
 
 // complete fills in what depends on the machine.

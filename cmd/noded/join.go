@@ -81,6 +81,9 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 	if err != nil {
 		return err
 	}
+	if err := c.writeIfMissing(); err != nil {
+		return err
+	}
 	if err := pki.WriteFile(c.membershipFile(), m, 0o600); err != nil {
 		return err
 	}

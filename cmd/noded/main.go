@@ -36,7 +36,7 @@ func command() *cobra.Command {
 		Long:         "noded runs the pods that the cluster gives to this machine. Enter a cluster first: noded join.",
 		SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := c.load(cmd.Flags()); err != nil {
+			if err := c.load(cmd.Flags(), false); err != nil {
 				return err
 			}
 			return run(cmd.Context(), c)
@@ -53,7 +53,7 @@ func command() *cobra.Command {
 			if tokenFile == "" {
 				return errors.New("--token-file is missing: name a file that holds a join token (a token on a command line could be read by every user)")
 			}
-			if err := c.load(cmd.Flags()); err != nil {
+			if err := c.load(cmd.Flags(), true); err != nil {
 				return err
 			}
 			return joinCluster(cmd.Context(), c, args[0], tokenFile)
