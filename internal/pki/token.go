@@ -122,9 +122,17 @@ func (t Token) Check(stored *StoredToken, role Role, now time.Time) error {
 			ErrTokenExpired, t.ID, stored.Expires.UTC().Format(time.RFC3339))
 	}
 	if stored.Role != role {
-		return fmt.Errorf("%w: %q is for joining as %s, not as %s", ErrTokenUnknown, t.ID, stored.Role, role)
+		return fmt.Errorf("%w: %q is for joining as %s, not as %s", ErrTokenUnknown, t.ID, joined(stored.Role), joined(role))
 	}
 	return nil
+}
+
+// joined is the role in the word by which a user asks for a token.
+func joined(r Role) string {
+	if r == Member {
+		return "control"
+	}
+	return string(r)
 }
 
 // CheckCA reports by its error whether ca is the CA that t names.
