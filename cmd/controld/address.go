@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -12,13 +13,13 @@ import (
 )
 
 // advertise gives the address under which others reach this machine.
-func (c config) advertise() (netip.Addr, error) {
+func (c config) advertise(ctx context.Context) (netip.Addr, error) {
 	if c.AdvertiseAddress != "" {
 		return netip.ParseAddr(c.AdvertiseAddress)
 	}
 	// A connected UDP socket has the source address that the default route
 	// would give; nothing is sent.
-	if conn, err := net.Dial("udp", "192.0.2.1:9"); err == nil {
+	if conn, err := new(net.Dialer).DialContext(ctx, "udp", "192.0.2.1:9"); err == nil {
 		defer conn.Close()
 		if a, ok := conn.LocalAddr().(*net.UDPAddr); ok {
 			return a.AddrPort().Addr().Unmap(), nil

@@ -170,7 +170,7 @@ func (c *config) override(given *cobra.Command) (err error) {
 // Validate tells the first key that cannot be.
 func (c config) Validate() error {
 	if bad := validation.IsDNS1123Subdomain(c.Name); len(bad) > 0 {
-		return fmt.Errorf("name: %q: %s; set it to a name of lower case letters, digits, - and .", c.Name, bad[0])
+		return fmt.Errorf("name: %q: %s; set it to a name of lower case letters, digits, dots and dashes", c.Name, bad[0])
 	}
 	if c.AdvertiseAddress != "" {
 		if a, err := netip.ParseAddr(c.AdvertiseAddress); err != nil || a.IsUnspecified() {

@@ -44,7 +44,7 @@ func TestConfig(t *testing.T) {
 
 func TestConfigIsRefused(t *testing.T) {
 	for _, tt := range []struct{ name, file, flag, want string }{
-		{"unknown key", "nmae: x\n", "", `unknown key "nmae"`},
+		{"unknown key", "colour: x\n", "", `unknown key "colour"`},
 		{"wrong type", "https-port: many\n", "", "https-port"},
 		{"port of no number", "https-port: 70000\n", "", "https-port"},
 		{"duration without unit", "node-grace: 40\n", "", "such as 40s"},

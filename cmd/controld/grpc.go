@@ -43,7 +43,6 @@ func (d *controld) grpcServer() *grpc.Server {
 		grpc.ChainStreamInterceptor(apierr.ServerStream, d.users.ServerStream(openMethods()...)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.SharedWriteBuffer(true),
 	)
 	d.raft.Register(s)
 	wherryv1.RegisterResourcesServer(s, apiserver.NewService(d.api, d.users.Call))
@@ -85,7 +84,7 @@ func (d dialer) connect(address string) (*grpc.ClientConn, error) {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 2 * time.Second,
 		}),
-		grpc.WithSharedWriteBuffer(true), grpc.WithDisableServiceConfig(),
+		grpc.WithDisableServiceConfig(),
 	)
 }
 

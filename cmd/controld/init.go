@@ -29,7 +29,7 @@ func initCluster(ctx context.Context, cfg config, adminFile string, out io.Write
 	if err := refuseData(cfg.DataDir); err != nil {
 		return err
 	}
-	self, err := cfg.advertise()
+	self, err := cfg.advertise(ctx)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func joinCluster(ctx context.Context, cfg config, addresses, tokenFile string, o
 	if err != nil {
 		return err
 	}
-	self, err := cfg.advertise()
+	self, err := cfg.advertise(ctx)
 	if err != nil {
 		return err
 	}

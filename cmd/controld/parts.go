@@ -22,10 +22,10 @@ const (
 // parts are what runs, in order; they stop in reverse.
 func (d *controld) parts() []daemon.Part {
 	parts := []daemon.Part{
-		daemon.Part{Name: "gRPC", Run: d.serveGRPC},
-		daemon.Part{Name: "raft", Run: d.keepRaft, Grace: 15 * time.Second},
-		daemon.Part{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
-		daemon.Part{Name: "membership", Run: d.enter},
+		{Name: "gRPC", Run: d.serveGRPC},
+		{Name: "raft", Run: d.keepRaft, Grace: 15 * time.Second},
+		{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
+		{Name: "membership", Run: d.enter},
 		daemon.Ready("certificate", d.keepCertificate),
 		daemon.WhileLeading("controllers", d.log, d.leading, d.leaderParts),
 	}
@@ -78,14 +78,11 @@ func (d *controld) enter(ctx context.Context, ready func()) error {
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		d.log.Warn("not let into the cluster yet", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(again):
+			d.log.Warn("not let into the cluster yet", "err", err)
 			again = min(2*again, 5*time.Second)
 		}
 	}
@@ -129,14 +126,11 @@ func (d *controld) keepCertificate(ctx context.Context) error {
 				break
 			}
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		failed(fmt.Errorf("renew certificate: %w", err))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(again):
+			failed(fmt.Errorf("renew certificate: %w", err))
 			again = min(2*again, time.Minute)
 		}
 	}

@@ -146,7 +146,9 @@ func newBed(t *testing.T) *bed {
 	go func() { served <- srv.Serve(l) }()
 	t.Cleanup(func() {
 		srv.Stop()
-		<-served
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	})
 	return b
 }

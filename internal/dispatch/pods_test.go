@@ -59,7 +59,9 @@ func podsClient(t *testing.T, may func(verb, sub string) error) wherryv1.PodsCli
 	t.Cleanup(func() {
 		conn.Close()
 		srv.Stop()
-		<-served
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
 	})
 	return wherryv1.NewPodsClient(conn)
 }
