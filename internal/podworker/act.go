@@ -159,6 +159,9 @@ func (w *Worker) pulled(c *container, ref string, began time.Time, img images.Im
 	c.pullFail = worse(c.pullFail, reason, err.Error(), w.now(), firstBackOff, lastBackOff)
 	w.event(corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", ref, err))
 	w.event(corev1.EventTypeWarning, "Failed", "Error: "+reason)
+	if c.pullFail.times > 1 {
+		w.event(corev1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", ref))
+	}
 }
 
 // start makes the container anew and starts it.
