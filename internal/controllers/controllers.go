@@ -12,6 +12,7 @@ import (
 	"github.com/wherry-project/wherry/internal/apiserver"
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/controllers/apiendpoints"
+	"github.com/wherry-project/wherry/internal/controllers/deployment"
 	"github.com/wherry-project/wherry/internal/controllers/endpoints"
 	"github.com/wherry-project/wherry/internal/controllers/gc"
 	"github.com/wherry-project/wherry/internal/controllers/namespace"
@@ -49,12 +50,13 @@ type Config struct {
 // after this replica has applied all that was committed before it led.
 func All(cfg Config) []daemon.Part {
 	l := &list{cfg: cfg}
-	l.add(replicaset.New(l.as("replicaset"), l.recorder("replicaset-controller", authz.Controller("replicaset"))))
+	l.add(replicaset.New(l.as(replicaset.Name), l.recorder(replicaset.Name)))
+	l.add(deployment.New(l.as(deployment.Name), l.recorder(deployment.Name)))
 	l.schedule()
 	l.add(endpoints.New(l.as(endpoints.Name)))
 	l.add(namespace.New(l.as(namespace.Name), cfg.API.Kinds()))
 	l.add(gc.New(l.as(gc.Name), cfg.API.Kinds()))
-	l.add(nodelife.New(l.as(nodelife.Name), l.recorder("node-controller", authz.Controller(nodelife.Name)), cfg.LastSeen, cfg.NodeGrace))
+	l.add(nodelife.New(l.as(nodelife.Name), l.events("node-controller", authz.Controller(nodelife.Name)), cfg.LastSeen, cfg.NodeGrace))
 	l.add(podgc.New(l.as(podgc.Name)))
 	l.add(serviceaccount.New(l.as(serviceaccount.Name)))
 	l.add(ttl.New(l.as(ttl.Name)))
@@ -65,7 +67,7 @@ func All(cfg Config) []daemon.Part {
 // schedule adds the scheduler.
 func (l *list) schedule() {
 	door := l.cfg.API.As(api.User{Name: authz.Scheduler})
-	s := scheduler.New(l.cfg.Source, door, l.recorder(scheduler.Name, authz.Scheduler), l.cfg.Log)
+	s := scheduler.New(l.cfg.Source, door, l.events(scheduler.Name, authz.Scheduler), l.cfg.Log)
 	l.parts = append(l.parts, daemon.Ready("scheduler", s.Run))
 }
 
@@ -80,8 +82,12 @@ func (l *list) as(name string) *apiserver.Direct {
 	return l.cfg.API.As(api.User{Name: authz.Controller(name)})
 }
 
-// recorder makes a component's recorder, and runs it.
-func (l *list) recorder(component, user string) reconcile.Recorder {
+// recorder makes a controller's recorder, and runs it.
+func (l *list) recorder(name string) reconcile.Recorder {
+	return l.events(name+"-controller", authz.Controller(name))
+}
+
+func (l *list) events(component, user string) reconcile.Recorder {
 	r := events.New(l.cfg.API.As(api.User{Name: user}), l.cfg.API.Kinds(), component, l.cfg.Host, l.cfg.Log)
 	l.parts = append(l.parts, daemon.Ready("events of "+component, r.Run))
 	return r
