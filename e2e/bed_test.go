@@ -33,6 +33,7 @@ var controls, nodes = []string{"c1", "c2", "c3"}, []string{"n1", "n2"}
 var suite struct {
 	*testbed.Testbed
 	registry *testimage.Registry
+	hello    *testimage.Image
 }
 
 func TestMain(m *testing.M) {
@@ -95,6 +96,7 @@ func loadImages(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	suite.hello = hello
 	busybox, err := testimage.Busybox()
 	if err != nil {
 		return err
