@@ -11,7 +11,8 @@ MAKEFLAGS   += --no-print-directory
 GO      ?= go
 TOOLS   := $(CURDIR)/.cache/tools
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+# The second is what kubectl's `version` takes for the client's.
+LDFLAGS := -s -w -X main.version=$(VERSION) -X k8s.io/component-base/version.gitVersion=v1.34.0+wherry.$(VERSION:v%=%)
 
 # The daemons and tools are pure Go. podrun links libcontainer, whose first
 # steps inside a namespace are C: it alone is built with cgo, static. Without
@@ -41,9 +42,9 @@ test-unit: ## all Go tests with the race detector
 	$(call step,go test -race)
 	@$(GO) test -race -tags seccomp -timeout 10m $$($(GO) list -tags seccomp ./... | grep -v /e2e)
 
-test-e2e: build ## the end-to-end tests, on the built programs
+test-e2e: build tools ## the end-to-end tests, on the built programs
 	$(call step,end-to-end tests)
-	@WHERRY_BIN=$(CURDIR)/bin $(GO) test -count=1 -timeout 20m ./e2e/...
+	@WHERRY_BIN=$(CURDIR)/bin WHERRY_TOOLS=$(TOOLS) $(GO) test -race -count=1 -timeout 20m ./e2e/...
 
 lint-proto: tools ## the gRPC API: style, and nothing broken since proto/wherry.binpb
 	$(call step,buf lint)
