@@ -5,16 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
-	"runtime/debug"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/yaml"
 
@@ -32,7 +29,7 @@ import (
 // loads the schema.
 type Fields struct {
 	kinds *api.Kinds
-	types func() managedfields.TypeConverter
+	types func() (managedfields.TypeConverter, error)
 
 	mu       sync.Mutex
 	managers map[managerKey]*managedfields.FieldManager
@@ -47,20 +44,9 @@ type managerKey struct {
 func NewFields(kinds *api.Kinds) *Fields {
 	return &Fields{
 		kinds:    kinds,
-		types:    sync.OnceValue(func() managedfields.TypeConverter { return loadTypes(kinds) }),
+		types:    sync.OnceValues(func() (managedfields.TypeConverter, error) { return loadTypes(kinds) }),
 		managers: map[managerKey]*managedfields.FieldManager{},
 	}
-}
-
-// loadTypes reads the schema of all types, which leaves much garbage behind.
-func loadTypes(kinds *api.Kinds) managedfields.TypeConverter {
-	scheme := runtime.NewScheme()
-	for _, k := range kinds.All() {
-		scheme.AddKnownTypeWithName(k.GVK(), k.New())
-	}
-	types := applyconfigurations.NewTypeConverter(scheme)
-	debug.FreeOSMemory()
-	return types
 }
 
 // New gives the object that an apply patch makes where there is none.
@@ -200,9 +186,13 @@ func (f *Fields) manager(k *api.Kind, subresource string) (*managedfields.FieldM
 	if fm := f.managers[key]; fm != nil {
 		return fm, nil
 	}
+	types, err := f.types()
+	if err != nil {
+		return nil, err
+	}
 	m := model{f.kinds}
 	gv := k.GVK().GroupVersion()
-	fm, err := managedfields.NewDefaultFieldManager(f.types(), m, m, m, k.GVK(), gv, subresource, notOwned(k, subresource))
+	fm, err := managedfields.NewDefaultFieldManager(types, m, m, m, k.GVK(), gv, subresource, notOwned(k, subresource))
 	if err != nil {
 		return nil, fmt.Errorf("make a field manager for %s: %w", k.Kind, err)
 	}
