@@ -108,24 +108,27 @@ func (c *cluster) start(node string) {
 func (c *cluster) node(name string) {
 	c.t.Helper()
 	as := c.api.As(api.User{Name: authz.NodePrefix + name, Groups: []string{authz.Nodes}})
-	many := corev1.ResourceList{"cpu": qty("8"), "memory": qty("16Gi"), "pods": qty("110")}
-	want := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}},
-		Status: corev1.NodeStatus{Capacity: many, Allocatable: many, Conditions: []corev1.NodeCondition{
-			{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", LastTransitionTime: metav1.Now(), LastHeartbeatTime: metav1.Now()},
-		}},
-	}
+	want := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}
 	if _, err := as.RegisterNode(c.t.Context(), want); err != nil {
 		c.t.Fatal(err)
 	}
-	if err := as.ReportNode(c.t.Context(), name, &want.Status); err != nil {
-		c.t.Fatal(err)
-	}
-	change(c, "nodes", "", name, func(n *corev1.Node) { n.Spec.Taints = nil })
+	c.report(name)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() { c.run(ctx, as, name) })
 	c.t.Cleanup(func() { cancel(); all.Wait() })
+}
+
+// report says that a node is ready.
+func (c *cluster) report(name string) {
+	c.t.Helper()
+	as := c.api.As(api.User{Name: authz.NodePrefix + name, Groups: []string{authz.Nodes}})
+	many := corev1.ResourceList{"cpu": qty("8"), "memory": qty("16Gi"), "pods": qty("110")}
+	if err := as.ReportNode(c.t.Context(), name, &corev1.NodeStatus{Capacity: many, Allocatable: many, Conditions: []corev1.NodeCondition{
+		{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", LastTransitionTime: metav1.Now(), LastHeartbeatTime: metav1.Now()},
+	}}); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 // run is the node's life: it looks at its pods after every change.

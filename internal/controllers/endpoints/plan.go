@@ -51,7 +51,7 @@ func grouped(svc *corev1.Service, pods []*corev1.Pod, zones map[string]string) [
 	var out []group
 	for _, k := range keys {
 		g := byPorts[k]
-		sort.Slice(g.endpoints, func(i, j int) bool { return g.endpoints[i].Addresses[0] < g.endpoints[j].Addresses[0] })
+		sort.Slice(g.endpoints, func(i, j int) bool { return identity(&g.endpoints[i]) < identity(&g.endpoints[j]) })
 		out = append(out, *g)
 	}
 	return out
@@ -167,20 +167,20 @@ func samePorts(a, b []discoveryv1.EndpointPort) bool {
 func (a *actions) distribute(svc *corev1.Service, g group, mine []*discoveryv1.EndpointSlice) {
 	want := map[string]discoveryv1.Endpoint{}
 	for _, e := range g.endpoints {
-		want[e.Addresses[0]] = e
+		want[identity(&e)] = e
 	}
 	kept := make([][]discoveryv1.Endpoint, len(mine))
 	for i, s := range mine {
 		for _, e := range s.Endpoints {
-			if w, ok := want[e.Addresses[0]]; ok {
+			if w, ok := want[identity(&e)]; ok {
 				kept[i] = append(kept[i], w)
-				delete(want, e.Addresses[0])
+				delete(want, identity(&e))
 			}
 		}
 	}
 	var rest []discoveryv1.Endpoint
 	for _, e := range g.endpoints {
-		if _, ok := want[e.Addresses[0]]; ok {
+		if _, ok := want[identity(&e)]; ok {
 			rest = append(rest, e)
 		}
 	}
@@ -209,6 +209,14 @@ func (a *actions) distribute(svc *corev1.Service, g group, mine []*discoveryv1.E
 			a.update = append(a.update, next)
 		}
 	}
+}
+
+// identity tells endpoints apart: pods on the host's network share an address.
+func identity(e *discoveryv1.Endpoint) string {
+	if e.TargetRef == nil || len(e.Addresses) == 0 {
+		return "" // not made here
+	}
+	return e.Addresses[0] + " " + string(e.TargetRef.UID)
 }
 
 func fresh(ports []discoveryv1.EndpointPort, list []discoveryv1.Endpoint) *discoveryv1.EndpointSlice {

@@ -57,16 +57,18 @@ func unkey(k reconcile.Key) api.Key {
 // may go on after it.
 func (c *controller) concerned(e store.Event, s *store.Snapshot) []reconcile.Key {
 	var keys []reconcile.Key
-	if e.New != nil && (len(e.New.Index.Owners) > 0 || e.New.Index.Deleting) {
+	fresh := e.Old == nil || e.New == nil || e.Old.UID != e.New.UID
+	moved := fresh || !slices.Equal(e.Old.Index.Owners, e.New.Index.Owners)
+	if e.New != nil && (e.New.Index.Deleting || moved && len(e.New.Index.Owners) > 0) {
 		keys = append(keys, key(e.New.Key))
 	}
-	begun := e.New != nil && e.New.Index.Deleting && (e.Old == nil || !e.Old.Index.Deleting)
+	begun := e.New != nil && e.New.Index.Deleting && (fresh || !e.Old.Index.Deleting)
 	if e.New == nil || begun {
 		for r := range s.OwnedBy(uid(e), "") {
 			keys = append(keys, key(r.Key))
 		}
 	}
-	if e.Old != nil && len(e.Old.Index.Owners) > 0 {
+	if e.Old != nil && len(e.Old.Index.Owners) > 0 && (moved || e.New.Index.Deleting) {
 		obj, err := s.Codec().Decode(e.Old)
 		if err != nil {
 			return keys // it is of no kind that is served
@@ -165,6 +167,11 @@ func (c *controller) collect(ctx context.Context, s *store.Snapshot, r *api.Reco
 		_, err := c.write.Update(ctx, next)
 		return err
 	}
+	if len(v.waiting) > 0 && circular(s, r.UID) {
+		if err := c.unblock(ctx, obj); err != nil {
+			return err
+		}
+	}
 	policy := metav1.DeletePropagationBackground
 	switch f := obj.GetFinalizers(); {
 	case len(v.waiting) > 0 && blockers(s, r.UID):
@@ -185,6 +192,31 @@ func blockers(s *store.Snapshot, uid string) bool {
 	return false
 }
 
+// circular reports whether something that depends on an object waits itself for
+// its dependents, of which this object may be one.
+func circular(s *store.Snapshot, uid string) bool {
+	for r := range s.OwnedBy(uid, "") {
+		if r.Index.Deleting && foreground(s, r) {
+			return true
+		}
+	}
+	return false
+}
+
+// unblock lets the owners of an object go before it: else they would wait for
+// each other for ever.
+func (c *controller) unblock(ctx context.Context, obj api.Object) error {
+	next := obj.DeepCopyObject().(api.Object)
+	refs := next.GetOwnerReferences()
+	no := false
+	for i := range refs {
+		refs[i].BlockOwnerDeletion = &no
+	}
+	next.SetOwnerReferences(refs)
+	_, err := c.write.Update(ctx, next)
+	return err
+}
+
 // finish goes on with a deletion that waits for dependents.
 func (c *controller) finish(ctx context.Context, s *store.Snapshot, r *api.Record, obj api.Object) error {
 	switch f := obj.GetFinalizers(); {
@@ -196,20 +228,33 @@ func (c *controller) finish(ctx context.Context, s *store.Snapshot, r *api.Recor
 		}
 		return c.release(ctx, obj, metav1.FinalizerOrphanDependents)
 	case slices.Contains(f, metav1.FinalizerDeleteDependents):
-		for d := range s.OwnedBy(r.UID, "") {
-			dependent, err := s.Codec().Decode(d)
-			if err != nil {
-				return err
-			}
-			for _, ref := range dependent.GetOwnerReferences() {
-				if string(ref.UID) == r.UID && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion {
-					return nil // its own end brings us back
-				}
-			}
+		held, err := c.dependents(ctx, s, r)
+		if held || err != nil {
+			return err // their own end brings us back
 		}
 		return c.release(ctx, obj, metav1.FinalizerDeleteDependents)
 	}
 	return nil
+}
+
+// dependents deletes what depends on an object that waits for that, and reports
+// whether some of it holds the object.
+func (c *controller) dependents(ctx context.Context, s *store.Snapshot, owner *api.Record) (held bool, err error) {
+	for r := range s.OwnedBy(owner.UID, "") {
+		obj, err := s.Codec().Decode(r)
+		if err != nil {
+			return false, err
+		}
+		for _, ref := range obj.GetOwnerReferences() {
+			held = held || string(ref.UID) == owner.UID && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
+		}
+		if !r.Index.Deleting {
+			if err := ignore(c.collect(ctx, s, r, obj)); err != nil {
+				return held, fmt.Errorf("delete dependent %s: %w", r.Key, err)
+			}
+		}
+	}
+	return held, nil
 }
 
 // disown takes the reference to an owner away.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,8 +25,13 @@ import (
 // Name is the controller's name, and its user's by authz.Controller.
 const Name = "namespace"
 
-// lookAgain bounds how long a namespace waits for content that goes by itself.
-const lookAgain = 15 * time.Second
+const (
+	// lookAgain bounds how long a namespace waits for content that goes by
+	// itself.
+	lookAgain = 15 * time.Second
+	// atOnce bounds the deletions under way.
+	atOnce = 64
+)
 
 type controller struct {
 	write reconcile.Writer
@@ -78,16 +84,29 @@ func (c *controller) reconcile(ctx context.Context, s *store.Snapshot, key recon
 		_, err := c.write.UpdateSubresource(ctx, free, "finalize")
 		return 0, ignore(err)
 	}
-	var failed error
-	for _, r := range next(left) {
+	failed := c.empty(ctx, next(left))
+	return lookAgain, errors.Join(failed, c.report(ctx, s.Codec(), ns, left, failed))
+}
+
+// empty deletes objects, many at once: they share log entries.
+func (c *controller) empty(ctx context.Context, list []*api.Record) error {
+	slots := make(chan struct{}, atOnce)
+	errs := make([]error, len(list))
+	background := metav1.DeletePropagationBackground
+	var group sync.WaitGroup
+	for i, r := range list {
 		if r.Index.Deleting {
 			continue
 		}
-		background := metav1.DeletePropagationBackground
-		o := metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: metav1.NewUIDPreconditions(r.UID)}
-		failed = errors.Join(failed, ignore(c.write.Delete(ctx, r.Key, o)))
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			o := metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: metav1.NewUIDPreconditions(r.UID)}
+			errs[i] = ignore(c.write.Delete(ctx, r.Key, o))
+		})
 	}
-	return lookAgain, errors.Join(failed, c.report(ctx, ns, left, failed))
+	group.Wait()
+	return errors.Join(errs...)
 }
 
 // ignore drops the errors that say that somebody else was faster.
@@ -132,15 +151,21 @@ func next(left map[string][]*api.Record) []*api.Record {
 }
 
 // report writes the conditions that tell what the deletion waits for.
-func (c *controller) report(ctx context.Context, ns *corev1.Namespace, left map[string][]*api.Record, failed error) error {
+func (c *controller) report(ctx context.Context, codec *api.Codec, ns *corev1.Namespace, left map[string][]*api.Record, failed error) error {
 	var remaining []string
 	for resource, list := range left {
 		remaining = append(remaining, fmt.Sprintf("%s has %d resource instances", resource, len(list)))
 	}
 	sort.Strings(remaining)
+	waits := held(codec, left)
 	want := ns.DeepCopy()
 	set(want, corev1.NamespaceDeletionDiscoveryFailure, false, "ResourcesDiscovered", "All resources successfully discovered")
 	set(want, corev1.NamespaceContentRemaining, true, "SomeResourcesRemain", "Some resources are remaining: "+strings.Join(remaining, ", "))
+	if len(waits) > 0 {
+		set(want, corev1.NamespaceFinalizersRemaining, true, "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: "+strings.Join(waits, ", "))
+	} else {
+		set(want, corev1.NamespaceFinalizersRemaining, false, "ContentHasNoFinalizers", "All content-preserving finalizers finished")
+	}
 	if failed != nil {
 		set(want, corev1.NamespaceDeletionContentFailure, true, "ContentDeletionFailed", failed.Error())
 	} else {
@@ -151,6 +176,31 @@ func (c *controller) report(ctx context.Context, ns *corev1.Namespace, left map[
 	}
 	_, err := c.write.UpdateStatus(ctx, want)
 	return ignore(err)
+}
+
+// held counts the objects that wait for each finalizer.
+func held(codec *api.Codec, left map[string][]*api.Record) []string {
+	count := map[string]int{}
+	for _, list := range left {
+		for _, r := range list {
+			if !r.Index.Deleting {
+				continue
+			}
+			obj, err := codec.Decode(r)
+			if err != nil {
+				continue // it is of no kind that is served
+			}
+			for _, f := range obj.GetFinalizers() {
+				count[f]++
+			}
+		}
+	}
+	var out []string
+	for f, n := range count {
+		out = append(out, fmt.Sprintf("%s in %d resource instances", f, n))
+	}
+	sort.Strings(out)
+	return out
 }
 
 func set(ns *corev1.Namespace, t corev1.NamespaceConditionType, ok bool, reason, message string) {

@@ -6,9 +6,11 @@
 package nodelife
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/podstate"
 	"github.com/wherry-project/wherry/internal/reconcile"
 	"github.com/wherry-project/wherry/internal/store"
 )
@@ -84,7 +87,7 @@ func (c *controller) reconcile(ctx context.Context, s *store.Snapshot, key recon
 			return time.Millisecond, nil // the rest from what is written now
 		}
 	}
-	want := taints(node, now, c.mayEvict(s, node, now))
+	want := taints(node, now, !givenUp(node) && c.mayEvict(s, node, now))
 	if !equality.Semantic.DeepEqual(want, node.Spec.Taints) {
 		node.Spec.Taints = want
 		if _, err := c.write.Update(ctx, node); err != nil {
@@ -96,10 +99,12 @@ func (c *controller) reconcile(ctx context.Context, s *store.Snapshot, key recon
 	if ready == nil {
 		return again, nil
 	}
-	if ready.Status != corev1.ConditionTrue {
-		if again > evictEvery { // the turn to be given up may come
-			again = evictEvery
-		}
+	if ready.Status != corev1.ConditionTrue && !givenUp(node) {
+		again = min(again, evictEvery) // the turn to be given up may come
+	}
+	if ready.Status == corev1.ConditionUnknown {
+		// A node that speaks, even to say that it is not ready, tells itself
+		// which of its pods are.
 		if err := c.unready(ctx, s, node.Name); err != nil {
 			return 0, err
 		}
@@ -152,9 +157,13 @@ func taints(n *corev1.Node, now time.Time, evict bool) []corev1.Taint {
 		corev1.TaintNodeMemoryPressure: true, corev1.TaintNodeDiskPressure: true, corev1.TaintNodePIDPressure: true, corev1.TaintNodeNetworkUnavailable: true,
 	}
 	for _, t := range n.Spec.Taints {
-		if !ours[t.Key] {
-			want = append(want, t)
+		if ours[t.Key] {
+			continue
 		}
+		if t.Effect == corev1.TaintEffectNoExecute && t.TimeAdded == nil {
+			t.TimeAdded = &stamp // tolerations count from when it was seen first
+		}
+		want = append(want, t)
 	}
 	add := func(key string, effect corev1.TaintEffect) {
 		for _, t := range n.Spec.Taints {
@@ -177,7 +186,7 @@ func taints(n *corev1.Node, now time.Time, evict bool) []corev1.Taint {
 			key = corev1.TaintNodeUnreachable
 		}
 		add(key, corev1.TaintEffectNoSchedule)
-		if evict || has(n, key, corev1.TaintEffectNoExecute) {
+		if evict || givenUp(n) {
 			add(key, corev1.TaintEffectNoExecute)
 		}
 	}
@@ -195,13 +204,11 @@ func taints(n *corev1.Node, now time.Time, evict bool) []corev1.Taint {
 	return inOrder(n.Spec.Taints, want)
 }
 
-func has(n *corev1.Node, key string, effect corev1.TaintEffect) bool {
-	for _, t := range n.Spec.Taints {
-		if t.Key == key && t.Effect == effect {
-			return true
-		}
-	}
-	return false
+// givenUp reports whether the node's pods are being evicted for its state.
+func givenUp(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
+		return t.Effect == corev1.TaintEffectNoExecute && (t.Key == corev1.TaintNodeNotReady || t.Key == corev1.TaintNodeUnreachable)
+	})
 }
 
 // inOrder puts what was there first, as it was, so that nothing changes where
@@ -216,21 +223,13 @@ func inOrder(was, want []corev1.Taint) []corev1.Taint {
 		}
 	}
 	for _, w := range want {
-		there := false
-		for _, t := range was {
-			there = there || w.Key == t.Key && w.Effect == t.Effect
-		}
-		if !there {
+		if !slices.ContainsFunc(was, func(t corev1.Taint) bool { return w.Key == t.Key && w.Effect == t.Effect }) {
 			fresh = append(fresh, w)
 		}
 	}
-	for range fresh { // a map gave them in any order
-		for i := 1; i < len(fresh); i++ {
-			if fresh[i].Key+string(fresh[i].Effect) < fresh[i-1].Key+string(fresh[i-1].Effect) {
-				fresh[i], fresh[i-1] = fresh[i-1], fresh[i]
-			}
-		}
-	}
+	slices.SortFunc(fresh, func(a, b corev1.Taint) int { // a map gave them in any order
+		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Effect, b.Effect))
+	})
 	return append(out, fresh...)
 }
 
@@ -376,7 +375,7 @@ func tolerates(tol *corev1.Toleration, t *corev1.Taint) bool {
 // deletePod says why, and deletes.
 func (c *controller) deletePod(ctx context.Context, shared *corev1.Pod) error {
 	pod := shared.DeepCopy()
-	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
+	podstate.SetCondition(pod, corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager",
 		Message: "Taint manager: deleting due to NoExecute taint", LastTransitionTime: metav1.Time{Time: c.now().Truncate(time.Second)},
 	})
