@@ -145,7 +145,7 @@ func (v *View) dropNode(name string) hint {
 		v.order = slices.Delete(v.order, i, i+1)
 	}
 	if n := v.nodes[name]; n != nil {
-		n.node, n.images = nil, nil
+		n.node, n.images, n.has, n.maxPods = nil, nil, amounts{}, 0
 		v.tidy(n)
 	}
 	return helpsNeighbours
