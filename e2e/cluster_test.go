@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/wherry-project/wherry/internal/testbed"
 	"github.com/wherry-project/wherry/internal/testkit"
 )
 
@@ -28,18 +30,27 @@ func breaks(t testing.TB) {
 }
 
 func mend(ctx context.Context) error {
-	hosts := append(append([]string{}, controls...), nodes...)
+	hosts, err := suite.Status(ctx)
+	if err != nil {
+		return err
+	}
 	for _, h := range hosts {
-		if err := errors.Join(suite.Heal(ctx, h), suite.PowerOn(ctx, h), suite.Launch(ctx, h, "")); err != nil {
-			return err
+		daemon := h.Role.Daemon()
+		if h.Cut {
+			err = errors.Join(err, suite.Heal(ctx, h.Name))
+		}
+		if !h.On {
+			err = errors.Join(err, suite.PowerOn(ctx, h.Name))
+		} else if daemon != "" && !slices.ContainsFunc(h.Daemons, func(d testbed.DaemonStatus) bool { return d.Running }) {
+			err = errors.Join(err, suite.Launch(ctx, h.Name, daemon))
 		}
 	}
 	for _, h := range hosts {
-		if err := suite.Start(ctx, h, ""); err != nil {
-			return err
+		if daemon := h.Role.Daemon(); daemon != "" {
+			err = errors.Join(err, suite.Start(ctx, h.Name, daemon))
 		}
 	}
-	if err := suite.AwaitNodes(ctx, nodes...); err != nil {
+	if err := errors.Join(err, suite.AwaitNodes(ctx, nodes...)); err != nil {
 		return err
 	}
 	for {
@@ -50,7 +61,7 @@ func mend(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

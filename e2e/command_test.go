@@ -148,7 +148,9 @@ func namespace(t testing.TB) string {
 
 // kube is a Kubernetes client that speaks from the client host to one control,
 // or to the one name of all of them.
-func kube(t testing.TB, control string) *kubernetes.Clientset { return kubeFrom(t, testbed.Client, control) }
+func kube(t testing.TB, control string) *kubernetes.Clientset {
+	return kubeFrom(t, testbed.Client, control)
+}
 
 // kubeFrom is kube for another host to speak from.
 func kubeFrom(t testing.TB, host, control string) *kubernetes.Clientset {

@@ -1,33 +1,58 @@
 package e2e
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/wherry-project/wherry/internal/testbed"
 )
 
-// TestHello is the main job: examples/hello.yaml, its page fetched by name
-// from a pod, and scaled.
+// TestHello is the main job, step by step as in `make demo`: examples/hello.yaml,
+// its page fetched by name from a pod on another node, the leader killed, a
+// scale through a survivor, the page again.
 func TestHello(t *testing.T) {
+	breaks(t)
 	manifests, err := os.ReadFile("../examples/hello.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	apply(t, "demo", string(manifests))
 	t.Cleanup(func() {
-		if out, err := tryWherry(t, "", "delete", "namespace", "demo", "--timeout=60s"); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+		defer cancel()
+		if out, err := on(ctx, testbed.Client, "", "wherry", "delete", "namespace", "demo", "--timeout=60s"); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
 	wherry(t, "-n", "demo", "rollout", "status", "deployment", "hello", "--timeout=60s")
 	wherry(t, "-n", "demo", "wait", "--for=condition=Ready", "pod", "client", "--timeout=60s")
+	if got := strings.Fields(wherry(t, "-n", "demo", "exec", "client", "--", "/hello", "lookup", "hello.demo.svc.cluster.local")); len(got) != 1 ||
+		got[0] != wherry(t, "-n", "demo", "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}") {
+		t.Errorf("the name is %v", got)
+	}
 	checkPage(t)
-	wherry(t, "-n", "demo", "scale", "deployment", "hello", "--replicas=5")
+	was := leader(t)
+	if err := suite.Kill(t.Context(), was, ""); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	survivor := controls[0]
+	if survivor == was {
+		survivor = controls[1]
+	}
+	wherry(t, "--server", "https://"+survivor+":6443", "-n", "demo", "scale", "deployment", "hello", "--replicas=5")
+	t.Logf("scaled through %s %v after %s was killed", survivor, time.Since(begun).Round(time.Millisecond), was)
 	wherry(t, "-n", "demo", "rollout", "status", "deployment", "hello", "--timeout=60s")
 	if got := wherry(t, "-n", "demo", "get", "deployment", "hello", "-o", "jsonpath={.status.readyReplicas}"); got != "5" {
 		t.Errorf("%s ready replicas, want 5", got)
 	}
 	checkPage(t)
+	if now := leader(t); now == was {
+		t.Errorf("%s was killed and leads", now)
+	}
 	if got := wherry(t, "-n", "demo", "logs", "deployment/hello"); !strings.Contains(got, "serving on") {
 		t.Errorf("log of hello: %q", got)
 	}
