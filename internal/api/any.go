@@ -35,7 +35,7 @@ func ToAny(message protoMarshaler) (*anypb.Any, error) {
 
 // RecordAny wraps a record's bytes as they are, with its resourceVersion.
 func (k *Kind) RecordAny(r *Record) *anypb.Any {
-	return &anypb.Any{TypeUrl: typePrefix + MessageName(k.New()), Value: r.Message()}
+	return &anypb.Any{TypeUrl: typePrefix + k.messageName(), Value: r.Message()}
 }
 
 // ValueAny wraps an object on its way out.
@@ -70,29 +70,23 @@ func FromAny(a *anypb.Any, into interface{ Unmarshal([]byte) error }) error {
 // apiVersion and kind set, or of a subresource's body.
 func (t *Kinds) ObjectOf(a *anypb.Any) (Object, error) {
 	name := strings.TrimPrefix(a.GetTypeUrl(), typePrefix)
-	for _, k := range t.all {
-		obj := k.New()
-		if MessageName(obj) != name {
-			continue
-		}
-		if err := obj.Unmarshal(a.Value); err != nil {
-			return nil, fmt.Errorf("decode %s: %w", name, err)
-		}
-		obj.GetObjectKind().SetGroupVersionKind(k.GVK())
-		return obj, nil
+	if k, ok := t.byMessage[name]; ok {
+		return unwrap(a, k.New(), k.GVK())
 	}
 	for _, gvk := range bodyKinds() {
-		obj, ok := t.NewBody(gvk)
-		if !ok || MessageName(obj) != name {
-			continue
+		if obj, ok := t.NewBody(gvk); ok && MessageName(obj) == name {
+			return unwrap(a, obj, gvk)
 		}
-		if err := obj.Unmarshal(a.Value); err != nil {
-			return nil, fmt.Errorf("decode %s: %w", name, err)
-		}
-		obj.GetObjectKind().SetGroupVersionKind(gvk)
-		return obj, nil
 	}
 	return nil, fmt.Errorf("%q is not a kind that is served", a.GetTypeUrl())
+}
+
+func unwrap(a *anypb.Any, obj Object, gvk schema.GroupVersionKind) (Object, error) {
+	if err := FromAny(a, obj); err != nil {
+		return nil, err
+	}
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	return obj, nil
 }
 
 // bodyKinds are the bodies of subresources that NewBody knows.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"container/list"
 	"fmt"
 	"sync"
@@ -24,8 +25,14 @@ type cacheKey struct {
 }
 
 type cacheEntry struct {
-	key  cacheKey
-	obj  Object
+	key cacheKey
+	// bytes are what obj was decoded from. One key and revision may stand for
+	// two contents: a watcher whose selection an object leaves is given the
+	// former state under the new revision.
+	bytes []byte
+	obj   Object
+	// cost is about what obj takes with its place here; the bytes are the
+	// store's.
 	cost int
 }
 
@@ -43,7 +50,7 @@ func (c *Codec) Kinds() *Kinds { return c.kinds }
 func (c *Codec) Decode(r *Record) (Object, error) {
 	ck := cacheKey{r.Key, r.Revision}
 	if r.Revision != 0 {
-		if obj := c.cached(ck); obj != nil {
+		if obj := c.cached(ck, r.Bytes); obj != nil {
 			return obj, nil
 		}
 	}
@@ -58,34 +65,41 @@ func (c *Codec) Decode(r *Record) (Object, error) {
 	obj.GetObjectKind().SetGroupVersionKind(k.GVK())
 	if r.Revision != 0 {
 		obj.SetResourceVersion(r.ResourceVersion())
-		c.keep(ck, obj, 5*len(r.Bytes)+256)
+		// A Quantity writes its text into itself when it is first asked for it,
+		// which Size does: it must not happen when the object is shared.
+		_ = obj.Size()
+		c.keep(&cacheEntry{ck, r.Bytes, obj, k.size + 512 + 5*len(r.Bytes)})
 	}
 	return obj, nil
 }
 
-func (c *Codec) cached(ck cacheKey) Object {
+func (c *Codec) cached(ck cacheKey, msg []byte) Object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.byKey[ck]
 	if e == nil {
 		return nil
 	}
+	entry := e.Value.(*cacheEntry)
+	if !bytes.Equal(entry.bytes, msg) { // at once where they are the same bytes
+		return nil
+	}
 	c.order.MoveToFront(e)
-	return e.Value.(*cacheEntry).obj
+	return entry.obj
 }
 
-func (c *Codec) keep(ck cacheKey, obj Object, cost int) {
+func (c *Codec) keep(e *cacheEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cost > c.limit || c.byKey[ck] != nil {
+	if e.cost > c.limit || c.byKey[e.key] != nil {
 		return
 	}
-	c.byKey[ck] = c.order.PushFront(&cacheEntry{ck, obj, cost})
-	for c.used += cost; c.used > c.limit; {
+	c.byKey[e.key] = c.order.PushFront(e)
+	for c.used += e.cost; c.used > c.limit; {
 		last := c.order.Back()
-		e := last.Value.(*cacheEntry)
+		oldest := last.Value.(*cacheEntry)
 		c.order.Remove(last)
-		delete(c.byKey, e.key)
-		c.used -= e.cost
+		delete(c.byKey, oldest.key)
+		c.used -= oldest.cost
 	}
 }

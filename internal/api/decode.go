@@ -86,7 +86,7 @@ func DecodeProtobuf(body []byte, want schema.GroupVersionKind, into runtime.Obje
 	if err != nil {
 		return cannotDecode(body, got, want, err)
 	}
-	if err := sameKind(got, want); err != nil {
+	if err := SameKind(got, want); err != nil {
 		return err
 	}
 	if err := m.Unmarshal(raw); err != nil {
@@ -116,7 +116,7 @@ func decodeText(body, original []byte, want schema.GroupVersionKind, into runtim
 		return nil, cannotDecode(body, schema.GroupVersionKind{}, want, fmt.Errorf("couldn't get version/kind; json parse error: %w", err))
 	}
 	got := schema.FromAPIVersionAndKind(meta.APIVersion, meta.Kind)
-	if err := sameKind(got, want); err != nil {
+	if err := SameKind(got, want); err != nil {
 		return nil, err
 	}
 	warnings, err := Unmarshal(body, original, into, validation)
@@ -195,8 +195,9 @@ func named(got, want schema.GroupVersionKind) schema.GroupVersionKind {
 	return got
 }
 
-// sameKind checks what a body says of its kind. Options are of every group.
-func sameKind(got, want schema.GroupVersionKind) error {
+// SameKind checks what a body says of its kind, where it says anything. Options
+// are of every group.
+func SameKind(got, want schema.GroupVersionKind) error {
 	got = named(got, want)
 	switch {
 	case got == want, got.Kind == want.Kind && want.Kind == "DeleteOptions":

@@ -73,6 +73,11 @@ type Kind struct {
 	DeleteOrphans bool
 	// NeedsRevision reports that an update must name a resourceVersion.
 	NeedsRevision bool
+
+	// Set by NewKinds, since they are asked for with every request.
+	key, message string
+	// size is that of the Go struct.
+	size int
 }
 
 // Subresource is a path below an object.
@@ -105,7 +110,20 @@ func (k *Kind) GroupResource() schema.GroupResource {
 }
 
 // KeyResource is Key.Resource for this kind.
-func (k *Kind) KeyResource() string { return k.GroupResource().String() }
+func (k *Kind) KeyResource() string {
+	if k.key != "" {
+		return k.key
+	}
+	return k.GroupResource().String()
+}
+
+// messageName is the name of the kind's protobuf message.
+func (k *Kind) messageName() string {
+	if k.message != "" {
+		return k.message
+	}
+	return MessageName(k.New())
+}
 
 // APIVersion is "v1" or "apps/v1".
 func (k *Kind) APIVersion() string {
@@ -165,10 +183,11 @@ type Kinds struct {
 	byKey      map[string]*Kind
 	byGVK      map[schema.GroupVersionKind]*Kind
 	byType     map[reflect.Type]*Kind
+	byMessage  map[string]*Kind
 }
 
-// NewKinds makes a table; two kinds of one name are an error of the program
-// and panic.
+// NewKinds makes a table, to which the kinds belong from then on; two kinds of
+// one name are an error of the program and panic.
 func NewKinds(all ...*Kind) *Kinds {
 	t := &Kinds{
 		all:        all,
@@ -176,12 +195,16 @@ func NewKinds(all ...*Kind) *Kinds {
 		byKey:      map[string]*Kind{},
 		byGVK:      map[schema.GroupVersionKind]*Kind{},
 		byType:     map[reflect.Type]*Kind{},
+		byMessage:  map[string]*Kind{},
 	}
 	for _, k := range all {
 		gvr := schema.GroupVersionResource{Group: k.Group, Version: k.Version, Resource: k.Resource}
 		if t.byResource[gvr] != nil || t.byGVK[k.GVK()] != nil {
 			panic("kind registered twice: " + gvr.String())
 		}
+		k.key, k.message = k.GroupResource().String(), MessageName(k.New())
+		k.size = int(reflect.TypeOf(k.New()).Elem().Size())
+		t.byMessage[k.message] = k
 		t.byResource[gvr] = k
 		t.byGVK[k.GVK()] = k
 		t.byKey[k.KeyResource()] = k
