@@ -137,7 +137,8 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		Store: d.raft, Codec: codec, As: func(u api.User) dispatch.Door { return d.api.As(u) },
 		Identify: d.users.Call, Authorize: d.api.Authorize, Leader: d.raft.IsLeader, Controls: d.cluster.Controls,
 		Cluster: dispatch.Cluster{Domain: set.Domain, DNS: set.DNS().String(), PodCIDR: set.PodCIDR.String(), ServiceCIDR: set.ServiceCIDR.String()},
-		Log:     log,
+		Wait:    5 * time.Second, Heartbeat: heartbeat(cfg.NodeGrace.std()),
+		Log: log,
 	})
 	d.gateway, err = gateway.New(gateway.Config{
 		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, Streams: d.nodes, OpenAPI: docs,
@@ -177,4 +178,10 @@ func onlyMembers(v *pki.Verifier) func(context.Context) error {
 		}
 		return nil
 	}
+}
+
+// heartbeat is how often nodes are to be heard of, so that several heartbeats
+// must be missed before a node counts as lost.
+func heartbeat(grace time.Duration) time.Duration {
+	return min(max(grace/10, 200*time.Millisecond), 4*time.Second)
 }

@@ -59,7 +59,13 @@ type Config struct {
 	Leader   func() bool
 	Controls func() []string
 	Cluster  Cluster
-	Log      *slog.Logger
+	// Wait is how long a request waits for a node that has no session: when a
+	// controld was started anew, all nodes come back within a few seconds.
+	Wait time.Duration
+	// Heartbeat is how often a node is asked to say that it is there; 0 leaves
+	// it to the node.
+	Heartbeat time.Duration
+	Log       *slog.Logger
 }
 
 // Server implements wherryv1.NodesServer, PodsServer and ImagesServer, and
@@ -70,6 +76,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
+	entered  chan struct{} // closed, and made anew, when a session is there
 	seen     map[string]time.Time
 	since    time.Time // when this controld began to lead
 	waiting  map[string]chan *carrier
@@ -77,7 +84,7 @@ type Server struct {
 
 // New makes a server.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, sessions: map[string]*session{}, seen: map[string]time.Time{}, waiting: map[string]chan *carrier{}}
+	return &Server{cfg: cfg, sessions: map[string]*session{}, entered: make(chan struct{}), seen: map[string]time.Time{}, waiting: map[string]chan *carrier{}}
 }
 
 // Lead tells the server that this controld leads from now on: every node's
@@ -113,7 +120,32 @@ func (s *Server) session(node string) (*session, error) {
 	if se := s.sessions[node]; se != nil {
 		return se, nil
 	}
-	return nil, apierr.Unavailable("node %q has no session with this control plane member; is noded running there and can it reach this machine?", node)
+	return nil, noSession(node)
+}
+
+func noSession(node string) error {
+	return apierr.Unavailable("node %q has no session with this control plane member; is noded running there and can it reach this machine?", node)
+}
+
+// await finds the session of a node, and waits a moment for it.
+func (s *Server) await(ctx context.Context, node string) (*session, error) {
+	late := time.NewTimer(s.cfg.Wait)
+	defer late.Stop()
+	for {
+		s.mu.Lock()
+		se, entered := s.sessions[node], s.entered
+		s.mu.Unlock()
+		if se != nil {
+			return se, nil
+		}
+		select {
+		case <-entered:
+			continue
+		case <-ctx.Done():
+		case <-late.C:
+		}
+		return nil, noSession(node)
+	}
 }
 
 // Nodes lists the nodes that have a session here.
@@ -131,6 +163,8 @@ func (s *Server) enter(se *session) {
 	s.mu.Lock()
 	old := s.sessions[se.node]
 	s.sessions[se.node] = se
+	close(s.entered)
+	s.entered = make(chan struct{})
 	s.mu.Unlock()
 	if old != nil {
 		old.cancel() // the node dialled again: the older stream is dead

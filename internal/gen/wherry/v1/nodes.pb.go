@@ -699,8 +699,10 @@ type Welcome struct {
 	ClusterDns    string   `protobuf:"bytes,6,opt,name=cluster_dns,json=clusterDns,proto3" json:"cluster_dns,omitempty"`
 	PodCidr       string   `protobuf:"bytes,7,opt,name=pod_cidr,json=podCidr,proto3" json:"pod_cidr,omitempty"`
 	ServiceCidr   string   `protobuf:"bytes,8,opt,name=service_cidr,json=serviceCidr,proto3" json:"service_cidr,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// How often heartbeats are wanted; 0: the node's own choice.
+	HeartbeatMillis int64 `protobuf:"varint,9,opt,name=heartbeat_millis,json=heartbeatMillis,proto3" json:"heartbeat_millis,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
@@ -787,6 +789,13 @@ func (x *Welcome) GetServiceCidr() string {
 		return x.ServiceCidr
 	}
 	return ""
+}
+
+func (x *Welcome) GetHeartbeatMillis() int64 {
+	if x != nil {
+		return x.HeartbeatMillis
+	}
+	return 0
 }
 
 type HeartbeatAck struct {
@@ -1834,7 +1843,7 @@ const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\rheartbeat_ack\x18\x05 \x01(\v2\x17.wherry.v1.HeartbeatAckH\x00R\fheartbeatAck\x128\n" +
 	"\vimages_call\x18\x06 \x01(\v2\x15.wherry.v1.ImagesCallH\x00R\n" +
 	"imagesCallB\t\n" +
-	"\amessage\"\xf6\x01\n" +
+	"\amessage\"\xa1\x02\n" +
 	"\aWelcome\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x19\n" +
 	"\bnode_uid\x18\x02 \x01(\tR\anodeUid\x12\x16\n" +
@@ -1844,7 +1853,8 @@ const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\vcluster_dns\x18\x06 \x01(\tR\n" +
 	"clusterDns\x12\x19\n" +
 	"\bpod_cidr\x18\a \x01(\tR\apodCidr\x12!\n" +
-	"\fservice_cidr\x18\b \x01(\tR\vserviceCidr\"^\n" +
+	"\fservice_cidr\x18\b \x01(\tR\vserviceCidr\x12)\n" +
+	"\x10heartbeat_millis\x18\t \x01(\x03R\x0fheartbeatMillis\"^\n" +
 	"\fHeartbeatAck\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\bR\x06leader\x12\x1a\n" +
