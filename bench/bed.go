@@ -65,7 +65,7 @@ func (b *bench) newBed(ctx context.Context, controls, nodes int, bin string) (_ 
 			err = errors.Join(err, d.close(ctx))
 		}
 	}()
-	d.Testbed, err = testbed.Up(ctx, testbed.Options{Name: d.name, Dir: d.dir, Bin: bin, Controls: controls, Nodes: nodes})
+	d.Testbed, err = testbed.Up(ctx, testbed.Options{Name: d.name, Dir: d.dir, Bin: bin, Controls: controls, Nodes: nodes, NodeConfig: "max-pods: 250\n"})
 	if err != nil {
 		return nil, err
 	}

@@ -25,9 +25,7 @@ type floorRun struct {
 // floorResult is what it measured, in ms.
 type floorResult struct {
 	Network, Mount, Container, Total []float64
-	Wall                             float64
-
-	cpu time.Duration // of all pods, started and removed
+	Wall, CPU                        float64
 }
 
 func durations(ms []float64) samples {
@@ -61,7 +59,7 @@ func (b *bench) runFloor(ctx context.Context, program string, f floorRun) (r flo
 		return r, err
 	}
 	cgroup := fmt.Sprint("/wherry-bench-", os.Getpid())
-	defer func() { err = errors.Join(err, removeCgroups(cgroup), os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, removeCgroups(cgroup)) }() // the files go at the end, see podTimes
 	args := []string{"-dir", dir, "-lower", lower, "-cgroup", cgroup, "-pods", fmt.Sprint(f.pods), "-parallel", fmt.Sprint(f.parallel)}
 	if f.seccomp {
 		args = append(args, "-seccomp")
@@ -85,7 +83,6 @@ func (b *bench) runFloor(ctx context.Context, program string, f floorRun) (r flo
 	if p.err != nil {
 		return r, fmt.Errorf("floor (%s): %w\n%s", f.name, p.err, said.String())
 	}
-	r.cpu = p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 	return r, json.Unmarshal([]byte(out.String()), &r)
 }
 

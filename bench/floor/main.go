@@ -46,6 +46,8 @@ type result struct {
 	// Total is each pod's time, Wall that of all together.
 	Total []float64
 	Wall  float64
+	// CPU is the processor time of all pods' starts.
+	CPU float64
 }
 
 func main() {
@@ -132,6 +134,7 @@ func measure(o options) (result, error) {
 	close(next)
 	wg.Wait()
 	r.Wall = ms(time.Since(began))
+	r.CPU = ms(cpuTime())
 	for _, p := range pods {
 		errs = append(errs, p.end())
 	}
