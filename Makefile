@@ -22,7 +22,7 @@ PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-sta
 
 step = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help build demo test test-unit test-e2e bench lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
+.PHONY: help build demo test test-unit test-e2e bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,7 +70,10 @@ lint: ## golangci-lint; not part of `make test`
 	@$(TOOLS)/golangci-lint run
 
 bench: deps-bench build ## the figures of docs/performance.md, each beside its floor
-	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run .
+	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . $(BENCH)
+
+bench-write: ## make bench, and its figures into docs/performance.md
+	@$(MAKE) bench BENCH="-write $(CURDIR)/docs/performance.md $(BENCH)"
 
 generate: tools ## Go code and descriptor set from proto/
 	@scripts/generate.sh $(TOOLS)
