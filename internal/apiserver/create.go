@@ -2,11 +2,13 @@ package apiserver
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"reflect"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -17,10 +19,16 @@ import (
 	"github.com/wherry-project/wherry/internal/store"
 )
 
+// maxNames bounds how many names are drawn for one object.
+const maxNames = 8
+
 // Create implements api.Resources. obj becomes the server's.
 func (s *Server) Create(ctx context.Context, u api.User, t api.Target, obj runtime.Object, o api.WriteOptions) (api.Value, error) {
 	k, err := s.enter(u, t, "create")
 	if err != nil {
+		return api.Value{}, err
+	}
+	if err := checkCreate(o); err != nil {
 		return api.Value{}, err
 	}
 	if t.Subresource != "" {
@@ -44,6 +52,7 @@ func (s *Server) Create(ctx context.Context, u api.User, t api.Target, obj runti
 
 // insert stores a new object. An applied one has its managed fields already.
 func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.Object, o api.WriteOptions, applied bool) (v api.Value, err error) {
+	names := 0
 	err = s.attempt(ctx, func(snap *store.Snapshot) (bool, error) {
 		obj := given.DeepCopyObject().(api.Object)
 		s.freshMeta(k, obj)
@@ -51,17 +60,20 @@ func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.
 		if err != nil {
 			return false, err
 		}
-		if _, there := snap.Get(k.Key(obj.GetNamespace(), obj.GetName())); there {
-			if given.GetName() == "" {
-				return false, &store.CompareError{Key: k.Key(obj.GetNamespace(), obj.GetName())} // draw another suffix
+		key := k.Key(obj.GetNamespace(), obj.GetName())
+		if _, there := snap.Get(key); there {
+			if given.GetName() != "" {
+				return false, apierr.AlreadyExists(k.KeyResource(), obj.GetName())
 			}
-			return false, apierr.AlreadyExists(k.KeyResource(), obj.GetName())
+			if names++; names >= maxNames {
+				return false, apierr.NameTaken(k.KeyResource(), obj.GetName())
+			}
+			return false, &store.CompareError{Key: key} // draw another name
 		}
 		if !applied {
-			err = s.merge.Update(k, nil, obj, manager(u, o), "")
-		}
-		if err != nil {
-			return false, err
+			if err := s.merge.Update(k, nil, obj, manager(u, o), ""); err != nil {
+				return false, err
+			}
 		}
 		r, err := k.Record(obj)
 		if err != nil {
@@ -69,7 +81,7 @@ func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.
 		}
 		changes = append(changes, store.Change{Op: store.Put, If: store.Cond{Absent: true}, Key: r.Key, Record: r})
 		if k.Namespaced {
-			changes = append(changes, store.Change{Op: store.Check, Key: api.Key{Resource: "namespaces", Name: obj.GetNamespace()}})
+			changes = append(changes, sameNamespace(snap, obj.GetNamespace()))
 		}
 		v, err = s.commit(ctx, k, obj, r, changes, o)
 		return err == nil, err
@@ -77,13 +89,32 @@ func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.
 	return v, err
 }
 
+// sameNamespace is the condition that a namespace is as admission saw it: not
+// gone, and its deletion has not begun. Who empties it after that misses nothing.
+func sameNamespace(snap *store.Snapshot, name string) store.Change {
+	c := store.Change{Op: store.Check, Key: api.Key{Resource: "namespaces", Name: name}}
+	if r, ok := snap.Get(c.Key); ok {
+		c.If.Revision = r.Revision
+	}
+	return c
+}
+
 // typed checks that a body is of the kind that the path names.
 func typed(k *api.Kind, obj runtime.Object) (api.Object, error) {
-	object, ok := obj.(api.Object)
-	if !ok || fmt.Sprintf("%T", object) != fmt.Sprintf("%T", k.New()) {
-		return nil, apierr.BadRequest("the object provided is unrecognized (must be of type %s)", k.Kind)
+	if object, ok := obj.(api.Object); ok && reflect.TypeOf(object) == reflect.TypeOf(k.New()) {
+		return object, nil
 	}
-	return object, nil
+	return nil, errBody(obj, k.GVK())
+}
+
+// errBody says that a body is not of the kind it should be.
+func errBody(obj runtime.Object, want schema.GroupVersionKind) error {
+	if obj != nil {
+		if err := api.SameKind(obj.GetObjectKind().GroupVersionKind(), want); err != nil {
+			return err
+		}
+	}
+	return apierr.BadRequest("the object provided is unrecognized (must be of type %s)", want.Kind)
 }
 
 func errNames(body, url string) error {
@@ -156,7 +187,7 @@ func manager(u api.User, o api.WriteOptions) string {
 	if o.FieldManager != "" {
 		return o.FieldManager
 	}
-	return u.Name
+	return strings.ToValidUTF8(u.Name[:min(len(u.Name), metavalidation.FieldManagerMaxLength)], "")
 }
 
 func (s *Server) validate(k *api.Kind, obj, old api.Object, sub string) field.ErrorList {
@@ -170,7 +201,7 @@ func (s *Server) validate(k *api.Kind, obj, old api.Object, sub string) field.Er
 			errs = append(errs, k.ValidateStatus(obj, old)...)
 		}
 		return errs
-	case "binding", "finalize": // they change one thing, which was checked
+	case "binding": // it changes one thing, which was checked
 		return errs
 	}
 	if k.Validate != nil {
@@ -204,51 +235,9 @@ func (s *Server) commit(ctx context.Context, k *api.Kind, obj api.Object, r *api
 	}
 	revision, err := s.store.Commit(ctx, store.Command{Changes: changes})
 	if err != nil {
-		return api.Value{}, lostNamespace(err)
+		return api.Value{}, err
 	}
 	stored := *r
 	stored.Revision = revision
 	return api.Value{Record: &stored}, nil
-}
-
-// lostNamespace names the namespace that went away under a create.
-func lostNamespace(err error) error {
-	var lost *store.CompareError
-	if errors.As(err, &lost) && lost.Key.Resource == "namespaces" && lost.Current == 0 {
-		return apierr.NotFound("namespaces", lost.Key.Name)
-	}
-	return err
-}
-
-// post serves the subresources that are created: bindings.
-func (s *Server) post(ctx context.Context, u api.User, k *api.Kind, t api.Target, obj runtime.Object, o api.WriteOptions) (api.Value, error) {
-	binding, ok := obj.(*corev1.Binding)
-	if !ok || t.Subresource != "binding" {
-		return api.Value{}, apierr.BadRequest("%s/%s cannot be created with a %T", k.Resource, t.Subresource, obj)
-	}
-	if binding.Target.Kind != "" && binding.Target.Kind != "Node" || binding.Target.Name == "" {
-		return api.Value{}, apierr.Invalid("Binding", t.Name, field.ErrorList{field.NotSupported(field.NewPath("target", "kind"), binding.Target.Kind, []string{"Node", "<empty>"})})
-	}
-	return s.modify(ctx, u, k, write{target: t, options: o, change: func(old api.Object) (api.Object, []string, error) {
-		pod := old.DeepCopyObject().(*corev1.Pod)
-		switch {
-		case binding.UID != "" && binding.UID != pod.UID:
-			return nil, nil, apierr.Conflict("pods/binding", pod.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", binding.UID, pod.UID))
-		case pod.DeletionTimestamp != nil:
-			return nil, nil, apierr.Conflict("pods/binding", pod.Name, fmt.Errorf("pod %s is being deleted, cannot be assigned to a host", pod.Name))
-		case pod.Spec.NodeName != "":
-			return nil, nil, apierr.Conflict("pods/binding", pod.Name, fmt.Errorf("pod %v is already assigned to node %q", pod.Name, pod.Spec.NodeName))
-		case len(pod.Spec.SchedulingGates) > 0:
-			return nil, nil, apierr.Conflict("pods/binding", pod.Name, fmt.Errorf("pod %v has non-empty .spec.schedulingGates", pod.Name))
-		}
-		pod.Spec.NodeName = binding.Target.Name
-		for key, v := range binding.Annotations {
-			if pod.Annotations == nil {
-				pod.Annotations = map[string]string{}
-			}
-			pod.Annotations[key] = v
-		}
-		setScheduled(pod, s.timestamp())
-		return pod, nil, nil
-	}})
 }

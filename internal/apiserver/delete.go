@@ -2,13 +2,15 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/wherry-project/wherry/internal/admission"
 	"github.com/wherry-project/wherry/internal/api"
@@ -22,13 +24,13 @@ func (s *Server) Delete(ctx context.Context, u api.User, t api.Target, o metav1.
 	if err != nil {
 		return api.Deletion{}, err
 	}
+	if err := checkDelete(o); err != nil {
+		return api.Deletion{}, err
+	}
 	return s.delete(ctx, u, k, t, o)
 }
 
 func (s *Server) delete(ctx context.Context, u api.User, k *api.Kind, t api.Target, o metav1.DeleteOptions) (d api.Deletion, err error) {
-	if err := checkDelete(o); err != nil {
-		return d, err
-	}
 	w := api.WriteOptions{DryRun: slices.Contains(o.DryRun, metav1.DryRunAll)}
 	err = s.attempt(ctx, func(snap *store.Snapshot) (bool, error) {
 		r, ok := snap.Get(k.Key(t.Namespace, t.Name))
@@ -70,26 +72,6 @@ func (s *Server) delete(ctx context.Context, u api.User, k *api.Kind, t api.Targ
 	return d, nil
 }
 
-func checkDelete(o metav1.DeleteOptions) error {
-	var errs field.ErrorList
-	policies := []metav1.DeletionPropagation{metav1.DeletePropagationForeground, metav1.DeletePropagationBackground, metav1.DeletePropagationOrphan}
-	if o.PropagationPolicy != nil && !slices.Contains(policies, *o.PropagationPolicy) {
-		errs = append(errs, field.NotSupported(field.NewPath("propagationPolicy"), *o.PropagationPolicy, []string{"Background", "Foreground", "Orphan", "nil"}))
-	}
-	if o.PropagationPolicy != nil && o.OrphanDependents != nil { //nolint:staticcheck // old clients send it
-		errs = append(errs, field.Invalid(field.NewPath("propagationPolicy"), *o.PropagationPolicy, "orphanDependents and deletionPropagation cannot be both set"))
-	}
-	for _, d := range o.DryRun {
-		if d != metav1.DryRunAll {
-			errs = append(errs, field.NotSupported(field.NewPath("dryRun"), d, []string{metav1.DryRunAll}))
-		}
-	}
-	if len(errs) > 0 {
-		return apierr.Invalid("DeleteOptions.meta.k8s.io", "", errs)
-	}
-	return nil
-}
-
 // deletable compares the preconditions of a delete.
 func deletable(k *api.Kind, r *api.Record, o metav1.DeleteOptions) error {
 	p := o.Preconditions
@@ -105,59 +87,71 @@ func deletable(k *api.Kind, r *api.Record, o metav1.DeleteOptions) error {
 }
 
 // mark puts the state of deletion into obj, and reports whether that changed
-// anything. A second delete may only shorten the grace.
+// anything.
 func (s *Server) mark(k *api.Kind, obj api.Object, o metav1.DeleteOptions) bool {
+	changed := propagate(k, obj, o)
+	if obj.GetDeletionTimestamp() != nil {
+		return s.shorten(obj, o.GracePeriodSeconds) || changed
+	}
 	grace := int64(0)
 	if k.Grace != nil {
 		grace = k.Grace(obj, o.GracePeriodSeconds)
 	}
+	due := metav1.Time{Time: s.timestamp().Add(time.Duration(grace) * time.Second)}
+	obj.SetDeletionTimestamp(&due)
+	if ns, ok := obj.(*corev1.Namespace); ok {
+		ns.Status.Phase = corev1.NamespaceTerminating
+	} else {
+		obj.SetDeletionGracePeriodSeconds(&grace)
+	}
+	if k.SpecOf != nil {
+		obj.SetGeneration(obj.GetGeneration() + 1)
+	}
+	return true
+}
+
+// shorten does what a second delete may do: it only shortens the grace, and
+// only when it names one.
+func (s *Server) shorten(obj api.Object, asked *int64) bool {
+	had := obj.GetDeletionGracePeriodSeconds()
+	if had == nil || *had == 0 || asked == nil {
+		return false
+	}
+	grace := *asked
 	if grace < 0 {
 		grace = 1
 	}
+	if grace >= *had {
+		return false
+	}
+	// The new end counts from when the deletion began, and is not moved into
+	// the past.
 	now := s.timestamp()
-	due := metav1.Time{Time: now.Add(time.Duration(grace) * time.Second)}
-	changed := propagate(k, obj, o)
-	at := obj.GetDeletionTimestamp()
-	if at == nil {
-		obj.SetDeletionTimestamp(&due)
-		if ns, ok := obj.(*corev1.Namespace); ok {
-			ns.Status.Phase = corev1.NamespaceTerminating
-		} else {
-			obj.SetDeletionGracePeriodSeconds(&grace)
-		}
-		if k.SpecOf != nil {
-			obj.SetGeneration(obj.GetGeneration() + 1)
-		}
-		return true
+	due := metav1.Time{Time: obj.GetDeletionTimestamp().Add(time.Duration(grace-*had) * time.Second)}
+	if due.Before(&now) {
+		due = now
 	}
-	had := obj.GetDeletionGracePeriodSeconds()
-	if had == nil || grace >= *had && !(grace == 0 && *had == 0) {
-		return changed
-	}
-	if *had != grace {
-		// The new end counts from when the deletion began, and is not moved
-		// into the past.
-		began := at.Add(-time.Duration(*had) * time.Second)
-		due = metav1.Time{Time: began.Add(time.Duration(grace) * time.Second)}
-		if due.Before(&now) {
-			due = now
-		}
-		obj.SetDeletionTimestamp(&due)
-		obj.SetDeletionGracePeriodSeconds(&grace)
-		changed = true
-	}
-	return changed
+	obj.SetDeletionTimestamp(&due)
+	obj.SetDeletionGracePeriodSeconds(&grace)
+	return true
 }
 
-// propagate sets the finalizer that the policy asks for.
+// propagate sets the finalizer that the policy asks for, and takes away the one
+// that it excludes. Without a policy the finalizer that is there stands for one,
+// and then the kind's default.
 func propagate(k *api.Kind, obj api.Object, o metav1.DeleteOptions) bool {
-	orphan, foreground := k.DeleteOrphans, false
-	if p := o.PropagationPolicy; p != nil {
-		orphan, foreground = *p == metav1.DeletePropagationOrphan, *p == metav1.DeletePropagationForeground
-	} else if o.OrphanDependents != nil { //nolint:staticcheck // old clients send it
-		orphan = *o.OrphanDependents //nolint:staticcheck // see above
-	}
 	before := obj.GetFinalizers()
+	orphan, foreground := false, false
+	switch p := o.PropagationPolicy; {
+	case p != nil:
+		orphan, foreground = *p == metav1.DeletePropagationOrphan, *p == metav1.DeletePropagationForeground
+	case o.OrphanDependents != nil: //nolint:staticcheck // old clients send it
+		orphan = *o.OrphanDependents //nolint:staticcheck // see above
+	case slices.ContainsFunc(before, dependentsFinalizer):
+		return false
+	default:
+		orphan = k.DeleteOrphans
+	}
 	after := slices.DeleteFunc(slices.Clone(before), func(f string) bool {
 		return f == metav1.FinalizerOrphanDependents && !orphan || f == metav1.FinalizerDeleteDependents && !foreground
 	})
@@ -172,6 +166,12 @@ func propagate(k *api.Kind, obj api.Object, o metav1.DeleteOptions) bool {
 	}
 	obj.SetFinalizers(after)
 	return true
+}
+
+// dependentsFinalizer reports whether a finalizer says what becomes of
+// dependents.
+func dependentsFinalizer(f string) bool {
+	return f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents
 }
 
 // releasable reports that nothing holds an object that is being deleted.
@@ -192,35 +192,53 @@ func (s *Server) remove(ctx context.Context, k *api.Kind, obj api.Object, last, 
 	return s.commit(ctx, k, obj, last, append(changes, s.alloc.Release(obj)...), o)
 }
 
+// atOnce bounds the deletions of one collection that are under way; they share
+// entries of the log.
+const atOnce = 16
+
 // DeleteCollection implements api.Resources.
 func (s *Server) DeleteCollection(ctx context.Context, u api.User, t api.Target, l api.ListOptions, o metav1.DeleteOptions) (int, error) {
 	k, err := s.enter(u, t, "deletecollection")
 	if err != nil {
 		return 0, err
 	}
-	p, err := s.list(ctx, k, t, l)
+	if err := checkDelete(o); err != nil {
+		return 0, err
+	}
+	p, err := s.list(ctx, k, t, l, 0)
 	if err != nil {
 		return 0, err
 	}
-	for i, r := range p.Records {
-		one := t
-		one.Namespace, one.Name = r.Namespace, r.Name
-		opts := o
-		opts.Preconditions = preconditionsOf(o, r)
-		if _, err := s.delete(ctx, u, k, one, opts); err != nil {
-			switch apierr.KindOf(err) {
-			case apierr.ErrNotFound, apierr.ErrConflict:
-				continue // gone, or made anew by somebody else
-			}
-			return i, err
+	var deleted atomic.Int64
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, r := range p.Records {
+		if gctx.Err() != nil {
+			break
 		}
+		group.Go(func() error {
+			gone, err := s.deleteListed(gctx, u, k, t, r, o)
+			if gone {
+				deleted.Add(1)
+			}
+			return err
+		})
 	}
-	return len(p.Records), nil
+	err = group.Wait()
+	return int(deleted.Load()), err
 }
 
-func preconditionsOf(o metav1.DeleteOptions, r *api.Record) *metav1.Preconditions {
-	if o.Preconditions != nil {
-		return o.Preconditions
+// deleteListed deletes an object of a list, and reports whether it did: one that
+// is gone meanwhile, or was made anew, is none of the collection's any more.
+func (s *Server) deleteListed(ctx context.Context, u api.User, k *api.Kind, t api.Target, r *api.Record, o metav1.DeleteOptions) (bool, error) {
+	t.Namespace, t.Name = r.Namespace, r.Name
+	ours := o.Preconditions == nil
+	if ours {
+		o.Preconditions = metav1.NewUIDPreconditions(r.UID)
 	}
-	return metav1.NewUIDPreconditions(r.UID)
+	_, err := s.delete(ctx, u, k, t, o)
+	if errors.Is(err, apierr.ErrNotFound) || ours && errors.Is(err, apierr.ErrConflict) {
+		return false, nil
+	}
+	return err == nil, err
 }

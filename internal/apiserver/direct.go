@@ -8,8 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wherry-project/wherry/internal/api"
-	"github.com/wherry-project/wherry/internal/apierr"
-	"github.com/wherry-project/wherry/internal/store"
 )
 
 // Direct is the API in process, as one user: what controllers, the scheduler
@@ -84,48 +82,5 @@ func (d *Direct) Delete(ctx context.Context, key api.Key, o metav1.DeleteOptions
 	}
 	t := api.Target{Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: key.Namespace, Name: key.Name}
 	_, err := d.s.Delete(ctx, d.user, t, o)
-	return err
-}
-
-// PutEvents stores Events, new ones and ones that count further, in a single
-// command: Events cost no Raft entry each. Events of namespaces that are gone
-// are dropped. The objects become the server's.
-func (d *Direct) PutEvents(ctx context.Context, events []*corev1.Event) error {
-	s := d.s
-	k, ok := s.Kinds().ByKey("events")
-	if !ok {
-		return fmt.Errorf("events are not served")
-	}
-	if err := s.Authorize(d.user, api.Target{Version: "v1", Resource: "events"}, "create"); err != nil {
-		return err
-	}
-	snap, err := s.store.Snapshot(ctx, store.At{Level: store.Any})
-	if err != nil {
-		return err
-	}
-	var c store.Command
-	for _, e := range events {
-		if _, err := store.Get[*corev1.Namespace](snap, api.Key{Resource: "namespaces", Name: e.Namespace}); err != nil {
-			continue
-		}
-		if e.UID == "" {
-			s.freshMeta(k, e)
-		}
-		if k.Default != nil {
-			k.Default(e)
-		}
-		if errs := s.validate(k, e, nil, ""); len(errs) > 0 {
-			return apierr.Invalid("Event", e.Name, errs)
-		}
-		r, err := k.Record(e)
-		if err != nil {
-			return err
-		}
-		c.Changes = append(c.Changes, store.Change{Op: store.Put, Key: r.Key, Record: r})
-	}
-	if len(c.Changes) == 0 {
-		return nil
-	}
-	_, err = s.store.Commit(ctx, c)
 	return err
 }

@@ -119,23 +119,19 @@ func (g *Service) List(ctx context.Context, r *wherryv1.ListRequest) (*wherryv1.
 	if err != nil {
 		return nil, err
 	}
-	p, err := g.s.List(ctx, u, target(r.GetTarget()), api.ListOptions{
+	p, err := g.s.listWithin(ctx, u, target(r.GetTarget()), api.ListOptions{
 		Selection: sel, Limit: r.GetLimit(), Continue: r.GetContinueToken(), ResourceVersion: r.GetResourceVersion(),
 		ResourceVersionMatch: metav1.ResourceVersionMatch(r.GetResourceVersionMatch()),
-	})
+	}, listBytes)
 	if err != nil {
 		return nil, err
 	}
-	out := &wherryv1.ListResponse{ResourceVersion: strconv.FormatUint(p.Revision, 10), ContinueToken: p.Continue, RemainingItems: p.Remaining}
-	size := 0
+	out := &wherryv1.ListResponse{
+		ResourceVersion: strconv.FormatUint(p.Revision, 10), ContinueToken: p.Continue, RemainingItems: p.Remaining,
+		Items: make([]*anypb.Any, len(p.Records)),
+	}
 	for i, rec := range p.Records {
-		if size += len(rec.Bytes) + 64; size > listBytes && i > 0 {
-			last := p.Records[i-1]
-			out.ContinueToken = token{tokenVersion, p.Revision, last.Namespace + "/" + last.Name}.encode()
-			out.RemainingItems = nil
-			break
-		}
-		out.Items = append(out.Items, p.Kind.RecordAny(rec))
+		out.Items[i] = p.Kind.RecordAny(rec)
 	}
 	return out, nil
 }
@@ -191,12 +187,22 @@ func (g *Service) Watch(r *wherryv1.WatchRequest, out grpc.ServerStreamingServer
 	}
 }
 
-func watchMessage(k *api.Kind, e api.WatchEvent) (*wherryv1.WatchResponse, error) {
-	kinds := map[api.EventType]wherryv1.EventType{
-		api.Added: wherryv1.EventType_EVENT_TYPE_ADDED, api.Modified: wherryv1.EventType_EVENT_TYPE_MODIFIED,
-		api.Deleted: wherryv1.EventType_EVENT_TYPE_DELETED, api.Bookmark: wherryv1.EventType_EVENT_TYPE_BOOKMARK,
+func eventType(t api.EventType) wherryv1.EventType {
+	switch t {
+	case api.Added:
+		return wherryv1.EventType_EVENT_TYPE_ADDED
+	case api.Modified:
+		return wherryv1.EventType_EVENT_TYPE_MODIFIED
+	case api.Deleted:
+		return wherryv1.EventType_EVENT_TYPE_DELETED
+	case api.Bookmark:
+		return wherryv1.EventType_EVENT_TYPE_BOOKMARK
 	}
-	m := &wherryv1.WatchResponse{Type: kinds[e.Type]}
+	return wherryv1.EventType_EVENT_TYPE_UNSPECIFIED
+}
+
+func watchMessage(k *api.Kind, e api.WatchEvent) (*wherryv1.WatchResponse, error) {
+	m := &wherryv1.WatchResponse{Type: eventType(e.Type)}
 	if e.Type != api.Bookmark {
 		m.Object = k.RecordAny(e.Record)
 		return m, nil
@@ -211,13 +217,13 @@ func watchMessage(k *api.Kind, e api.WatchEvent) (*wherryv1.WatchResponse, error
 	return m, err
 }
 
-// body unwraps an object and sees that the target is told of its namespace.
-func (g *Service) body(t api.Target, a *anypb.Any) (api.Target, api.Object, error) {
+// body unwraps an object.
+func (g *Service) body(a *anypb.Any) (api.Object, error) {
 	obj, err := g.s.Kinds().ObjectOf(a)
 	if err != nil {
-		return t, nil, apierr.BadRequest("object: %v", err)
+		return nil, apierr.BadRequest("object: %v", err)
 	}
-	return t, obj, nil
+	return obj, nil
 }
 
 // Create implements wherryv1.ResourcesServer.
@@ -226,11 +232,11 @@ func (g *Service) Create(ctx context.Context, r *wherryv1.CreateRequest) (*wherr
 	if err != nil {
 		return nil, err
 	}
-	t, obj, err := g.body(target(r.GetTarget()), r.GetObject())
+	obj, err := g.body(r.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	v, err := g.s.Create(ctx, u, t, obj, writeOptions(r.GetOptions()))
+	v, err := g.s.Create(ctx, u, target(r.GetTarget()), obj, writeOptions(r.GetOptions()))
 	if err != nil {
 		return nil, err
 	}
@@ -244,11 +250,11 @@ func (g *Service) Update(ctx context.Context, r *wherryv1.UpdateRequest) (*wherr
 	if err != nil {
 		return nil, err
 	}
-	t, obj, err := g.body(target(r.GetTarget()), r.GetObject())
+	obj, err := g.body(r.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	v, err := g.s.Update(ctx, u, t, obj, writeOptions(r.GetOptions()))
+	v, err := g.s.Update(ctx, u, target(r.GetTarget()), obj, writeOptions(r.GetOptions()))
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/wherry-project/wherry/internal/apierr"
 )
 
-// RegisterNode makes the Node that a node describes, or brings the labels of the
-// one that is there up to date; labels that users added stay. The status is not
+// RegisterNode makes the Node that a node describes, and its lease, or brings the
+// labels of the one that is there up to date; labels that users added stay. The status is not
 // written: every member's session registers the node, but only the primary one
 // reports, so that no older status can follow a newer one.
 func (d *Direct) RegisterNode(ctx context.Context, want *corev1.Node) (api.Object, error) {
@@ -45,7 +45,11 @@ func (d *Direct) RegisterNode(ctx context.Context, want *corev1.Node) (api.Objec
 			return nil, err
 		}
 	}
-	return obj, nil
+	node, ok := obj.(*corev1.Node)
+	if !ok {
+		return nil, fmt.Errorf("the node %s is a %T", want.Name, obj)
+	}
+	return node, d.keepLease(ctx, node)
 }
 
 // ReportNode stores a node's own view of its status. Conditions of types that

@@ -8,6 +8,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,8 +22,9 @@ import (
 	"github.com/wherry-project/wherry/internal/store"
 )
 
-// maxTries bounds how often a write is tried again after somebody else's.
-const maxTries = 50
+// maxTries bounds how often a write is tried again after somebody else's. It is
+// no policy: of so many writers of one object each has its turn.
+const maxTries = 1000
 
 // Config are the parts that a Server is made of.
 type Config struct {
@@ -31,6 +33,10 @@ type Config struct {
 	Alloc *alloc.Allocator
 	// Now is the clock of creation and deletion timestamps; nil is time.Now.
 	Now func() time.Time
+	// LiveNode gives when this replica last heard of a node; not ok if it never
+	// did. Readers of the node and of its lease see it, and the store does not.
+	// Nil shows what is stored.
+	LiveNode func(node string) (at time.Time, ok bool)
 }
 
 // Server implements api.Resources over a store.
@@ -42,6 +48,7 @@ type Server struct {
 	admit admission.Chain
 	merge *patch.Fields
 	now   func() time.Time
+	heard func(node string) (time.Time, bool)
 }
 
 var _ api.Resources = (*Server)(nil)
@@ -49,7 +56,7 @@ var _ api.Resources = (*Server)(nil)
 // New makes a server.
 func New(cfg Config) *Server {
 	s := &Server{
-		store: cfg.Store, codec: cfg.Codec, alloc: cfg.Alloc, now: cfg.Now,
+		store: cfg.Store, codec: cfg.Codec, alloc: cfg.Alloc, now: cfg.Now, heard: cfg.LiveNode,
 		admit: admission.BuiltIn(), merge: patch.NewFields(cfg.Codec.Kinds()),
 	}
 	if s.now == nil {
@@ -68,10 +75,7 @@ func (s *Server) Codec() *api.Codec { return s.codec }
 // resolve finds the kind that a target names, and checks its shape.
 func (s *Server) resolve(t api.Target, verb string) (*api.Kind, error) {
 	k, ok := s.Kinds().Resource(t.Group, t.Version, t.Resource)
-	if !ok {
-		return nil, errNoResource()
-	}
-	if t.Namespace != "" && !k.Namespaced {
+	if !ok || t.Namespace != "" && !k.Namespaced {
 		return nil, errNoResource()
 	}
 	verbs := k.Verbs
@@ -82,28 +86,36 @@ func (s *Server) resolve(t api.Target, verb string) (*api.Kind, error) {
 		}
 		verbs = sub.Verbs
 	}
-	for _, v := range verbs {
-		if v == verb {
-			return k, nil
-		}
+	if !slices.Contains(verbs, verb) {
+		return nil, apierr.MethodNotAllowed(k.KeyResource(), verb)
 	}
-	return nil, apierr.MethodNotAllowed(k.KeyResource(), verb)
+	return k, shaped(k, t, verb)
+}
+
+// shaped checks that a target names as much as its verb needs.
+func shaped(k *api.Kind, t api.Target, verb string) error {
+	one := t.Subresource != "" || verb == "get" || verb == "update" || verb == "patch" || verb == "delete"
+	switch {
+	case one && t.Name == "":
+		return apierr.BadRequest("resource name may not be empty")
+	case one && k.Namespaced && t.Namespace == "":
+		return apierr.New(apierr.ErrNotFound, "the server could not find the requested resource: %s are in namespaces, and none is named", k.KeyResource())
+	case verb == "deletecollection" && k.Namespaced && t.Namespace == "":
+		return apierr.MethodNotAllowed(k.KeyResource(), verb) // never those of all namespaces
+	}
+	return nil
 }
 
 func errNoResource() error {
 	return apierr.New(apierr.ErrNotFound, "the server could not find the requested resource")
 }
 
-// enter resolves and authorizes.
+// enter authorizes and resolves, in this order: who may not is told no more.
 func (s *Server) enter(u api.User, t api.Target, verb string) (*api.Kind, error) {
-	k, err := s.resolve(t, verb)
-	if err != nil {
-		return nil, err
-	}
 	if err := s.Authorize(u, t, verb); err != nil {
 		return nil, err
 	}
-	return k, nil
+	return s.resolve(t, verb)
 }
 
 // Authorize answers whether u may do verb to t, for the front ends' own
@@ -131,7 +143,7 @@ func (g graph) PodNode(namespace, name string) (string, bool) {
 // attempt runs do on this replica's state. A success stands: the store
 // compared. An answer that rests on what was read alone (an error, or a write
 // that would change nothing) is asked again of a linearizable snapshot, and a
-// lost race is tried again from the newer state.
+// lost race is tried again from the state that won.
 func (s *Server) attempt(ctx context.Context, do func(snap *store.Snapshot) (settled bool, err error)) error {
 	at := store.At{Level: store.Any}
 	for range maxTries {
@@ -142,6 +154,8 @@ func (s *Server) attempt(ctx context.Context, do func(snap *store.Snapshot) (set
 		settled, err := do(snap)
 		var lost *store.CompareError
 		switch {
+		case errors.As(err, &lost) && lost.Current > snap.Revision():
+			at = store.At{Level: store.AtLeast, Revision: lost.Current}
 		case errors.As(err, &lost):
 			at = store.At{Level: store.Linearizable}
 		case settled || at.Level == store.Linearizable:

@@ -3,20 +3,18 @@ package apiserver
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
-
 	"github.com/wherry-project/wherry/internal/api"
-	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
-// bookmarkEvery is how often a watcher that asked for bookmarks hears how far
-// it has come.
-const bookmarkEvery = time.Minute
+const (
+	// bookmarkEvery is how often a watcher that asked for bookmarks hears how
+	// far it has come, and lastBookmark how long before its time is over.
+	bookmarkEvery = time.Minute
+	lastBookmark  = 2 * time.Second
+)
 
 // Watch implements api.Resources.
 func (s *Server) Watch(ctx context.Context, u api.User, t api.Target, o api.WatchOptions) (api.Stream, error) {
@@ -24,73 +22,52 @@ func (s *Server) Watch(ctx context.Context, u api.User, t api.Target, o api.Watc
 	if err != nil {
 		return nil, err
 	}
+	if err := checkWatch(o); err != nil {
+		return nil, err
+	}
 	sel, err := selection(k, t, o.Selection)
 	if err != nil {
 		return nil, err
 	}
-	initial := o.SendInitialEvents != nil && *o.SendInitialEvents
-	if err := checkWatch(k, o, initial); err != nil {
+	at, err := readAt(o.ResourceVersion, "", 0)
+	if err != nil {
 		return nil, err
 	}
 	st := &stream{sel: sel, bookmarks: o.Bookmarks, last: time.Now()}
-	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
-	if err != nil && o.ResourceVersion != "" {
-		return nil, apierr.BadRequest("invalid resource version %q: want a decimal number", o.ResourceVersion)
+	from, list := at.Revision, at.Level != store.AtLeast // with a revision, what came after it
+	if o.SendInitialEvents != nil {
+		list = *o.SendInitialEvents
 	}
-	if from == 0 || initial {
-		at, err := readAt(o.ResourceVersion, "", 0)
-		if err != nil {
-			return nil, err
-		}
-		snap, err := s.snapshot(ctx, at)
-		if err != nil {
-			return nil, err
-		}
-		if o.SendInitialEvents == nil || initial {
-			st.first = synthetic(page(k, t, sel, snap, api.Key{}, 0))
-		}
-		if initial && o.Bookmarks {
-			st.first = append(st.first, api.WatchEvent{Type: api.Bookmark, Revision: snap.Revision(), InitialEnd: true})
-		}
-		from = snap.Revision()
-	} else if _, err := s.snapshot(ctx, store.At{Level: store.AtLeast, Revision: from}); err != nil {
+	snap, err := s.snapshot(ctx, at)
+	if err != nil {
 		return nil, err
 	}
-	st.watch, err = s.store.Watch(ctx, store.Filter{Resource: k.KeyResource(), Namespace: t.Namespace, Name: nameOf(t, sel)}, from)
+	if list || from == 0 {
+		from = snap.Revision()
+	}
+	if list {
+		st.first = initial(k, sel, snap, o)
+	}
+	if o.SendInitialEvents != nil && list {
+		st.told = from // by the bookmark that ends them
+	}
+	name, _ := sel.exactName()
+	st.watch, err = s.store.Watch(ctx, store.Filter{Resource: k.KeyResource(), Namespace: t.Namespace, Name: name}, from)
 	if err != nil {
 		return nil, err
 	}
 	return st, nil
 }
 
-func checkWatch(k *api.Kind, o api.WatchOptions, initial bool) error {
-	var errs field.ErrorList
-	switch {
-	case o.SendInitialEvents == nil && o.ResourceVersionMatch != "":
-		errs = append(errs, field.Forbidden(field.NewPath("resourceVersionMatch"), "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"))
-	case o.SendInitialEvents != nil && o.ResourceVersionMatch != metav1.ResourceVersionMatchNotOlderThan:
-		errs = append(errs, field.Forbidden(field.NewPath("resourceVersionMatch"), "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
-	case initial && !o.Bookmarks:
-		errs = append(errs, field.Forbidden(field.NewPath("sendInitialEvents"), "sendInitialEvents requires allowWatchBookmarks"))
-	}
-	if len(errs) == 0 {
-		return nil
-	}
-	return apierr.Invalid("ListOptions.meta.k8s.io", "", errs)
-}
-
-func nameOf(t api.Target, sel matcher) string {
-	if t.Name != "" {
-		return t.Name
-	}
-	name, _ := sel.exact("metadata.name")
-	return name
-}
-
-func synthetic(p *api.Page) []api.WatchEvent {
-	out := make([]api.WatchEvent, 0, len(p.Records)+1)
-	for _, r := range p.Records {
+// initial gives what is there as events, and for who asked for it the bookmark
+// that ends them.
+func initial(k *api.Kind, sel matcher, snap *store.Snapshot, o api.WatchOptions) []api.WatchEvent {
+	var out []api.WatchEvent
+	for r := range sel.scan(k, snap, api.Key{}) {
 		out = append(out, api.WatchEvent{Type: api.Added, Record: r, Revision: r.Revision})
+	}
+	if o.SendInitialEvents != nil && o.Bookmarks {
+		out = append(out, api.WatchEvent{Type: api.Bookmark, Revision: snap.Revision(), InitialEnd: true})
 	}
 	return out
 }
@@ -101,8 +78,9 @@ type stream struct {
 	sel       matcher
 	first     []api.WatchEvent
 	bookmarks bool
-	last      time.Time
+	last      time.Time // of the last bookmark
 	told      uint64
+	final     bool // the bookmark before the end was due
 }
 
 // Stop implements api.Stream.
@@ -116,19 +94,22 @@ func (s *stream) Next(ctx context.Context) ([]api.WatchEvent, error) {
 		return first, nil
 	}
 	for {
-		events, upTo, err := s.pull(ctx)
+		events, upTo, due, err := s.pull(ctx)
 		if err != nil {
 			return nil, err
 		}
 		var out []api.WatchEvent
-		for _, e := range events {
-			if w, ok := s.see(e); ok {
+		for i := range events {
+			if w, ok := s.see(&events[i]); ok {
 				out = append(out, w)
 			}
 		}
-		if s.bookmarks && time.Since(s.last) >= bookmarkEvery && upTo > s.told {
-			s.last, s.told = time.Now(), upTo
-			out = append(out, api.WatchEvent{Type: api.Bookmark, Revision: upTo})
+		if due {
+			s.last = time.Now()
+			if upTo > s.told {
+				s.told = upTo
+				out = append(out, api.WatchEvent{Type: api.Bookmark, Revision: upTo})
+			}
 		}
 		if len(out) > 0 {
 			return out, nil
@@ -136,26 +117,42 @@ func (s *stream) Next(ctx context.Context) ([]api.WatchEvent, error) {
 	}
 }
 
-// pull waits for events, for no longer than the next bookmark is due.
-func (s *stream) pull(ctx context.Context) ([]store.Event, uint64, error) {
+// pull waits for events, for no longer than the next bookmark is due, and
+// reports whether it is.
+func (s *stream) pull(ctx context.Context) (events []store.Event, upTo uint64, due bool, err error) {
 	if !s.bookmarks {
-		return s.watch.Next(ctx)
+		events, upTo, err = s.watch.Next(ctx)
+		return events, upTo, false, err
 	}
-	due, cancel := context.WithDeadline(ctx, s.last.Add(bookmarkEvery))
+	at := s.nextBookmark(ctx)
+	short, cancel := context.WithDeadline(ctx, at)
 	defer cancel()
-	events, upTo, err := s.watch.Next(due)
+	events, upTo, err = s.watch.Next(short)
 	if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		if upTo <= s.told { // nothing new to tell: ask again a minute later
-			s.last = time.Now()
-		}
-		return nil, upTo, nil
+		return nil, upTo, true, nil
 	}
-	return events, upTo, err
+	return events, upTo, !time.Now().Before(at), err
+}
+
+// nextBookmark is a minute after the last one, or a moment before the end of
+// the watch, so that the next watch goes on from there.
+func (s *stream) nextBookmark(ctx context.Context) time.Time {
+	at := s.last.Add(bookmarkEvery)
+	end, ok := ctx.Deadline()
+	if !ok || s.final {
+		return at
+	}
+	end = end.Add(-lastBookmark)
+	if !end.After(at) {
+		at = end
+	}
+	s.final = !at.After(time.Now())
+	return at
 }
 
 // see translates one change: an object that leaves the selection is deleted
 // for this watcher, one that enters it is new.
-func (s *stream) see(e store.Event) (api.WatchEvent, bool) {
+func (s *stream) see(e *store.Event) (api.WatchEvent, bool) {
 	was := e.Old != nil && s.sel.matches(e.Old)
 	is := e.New != nil && s.sel.matches(e.New)
 	switch {
