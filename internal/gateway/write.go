@@ -10,7 +10,6 @@ import (
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
-	"github.com/wherry-project/wherry/internal/patch"
 	"github.com/wherry-project/wherry/internal/render"
 )
 
@@ -117,13 +116,6 @@ func (c *call) patch() error {
 	b, err := c.read()
 	if err != nil {
 		return err
-	}
-	if pt == types.ApplyPatchType {
-		warnings, err := patch.Repeated(b, o.FieldValidation)
-		if err != nil {
-			return err
-		}
-		c.warn = append(c.warn, warnings...)
 	}
 	v, err := c.g.cfg.API.Patch(c.r.Context(), c.user, c.path.Target, pt, b, o)
 	if err != nil {
