@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 )
@@ -153,20 +154,20 @@ func closeConn(conn grpc.ClientConnInterface) {
 	}
 }
 
-// failed passes an error on. gRPC would wait longer and longer between its
-// attempts to connect, and long for each; a member that comes back must be
-// found at once.
+// failed passes an error on. Connections that went silent, or that wait before
+// they connect again (gRPC does so longer and longer), are forgotten: a member
+// that comes back must be found at once. Raft bounds how often it asks.
 func (p *peer) failed(err error) error {
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, errSilent) || waits(p.control) || waits(p.bulk) {
 		p.t.drop(p)
-		return fmt.Errorf("member %s at %s: %w", p.id, p.address, err)
-	}
-	for _, conn := range []grpc.ClientConnInterface{p.control, p.bulk} {
-		if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
-			c.ResetConnectBackoff()
-		}
 	}
 	return fmt.Errorf("member %s at %s: %w", p.id, p.address, err)
+}
+
+// waits reports whether a connection could not be made and is not tried now.
+func waits(conn grpc.ClientConnInterface) bool {
+	c, ok := conn.(interface{ GetState() connectivity.State })
+	return ok && c.GetState() == connectivity.TransientFailure
 }
 
 // beatStream gives the stream for heartbeats, entryStream that for entries
