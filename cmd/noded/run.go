@@ -91,7 +91,7 @@ func run(ctx context.Context, c config) (err error) {
 // open opens the node's mechanisms.
 func open(ctx context.Context, c config, id *pki.KeyPair, log *slog.Logger) (p node.Parts, closeAll func() error, err error) {
 	var closers []func() error
-	closeAll = func() error {
+	undo := func() error {
 		var err error
 		for i := len(closers) - 1; i >= 0; i-- {
 			err = errors.Join(err, closers[i]())
@@ -100,7 +100,7 @@ func open(ctx context.Context, c config, id *pki.KeyPair, log *slog.Logger) (p n
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, closeAll())
+			err = errors.Join(err, undo())
 		}
 	}()
 	for _, dir := range []string{c.DataDir, c.RunDir, c.LogDir, filepath.Join(c.DataDir, "pods")} {
@@ -120,14 +120,18 @@ func open(ctx context.Context, c config, id *pki.KeyPair, log *slog.Logger) (p n
 	}
 	p.Runtime = rt
 	closers = append(closers, rt.Close)
-	if p.Network, err = network.Open(ctx, network.Options{RunDir: filepath.Join(c.RunDir, "netns")}); err != nil {
+	pods, err := network.Open(ctx, network.Options{RunDir: filepath.Join(c.RunDir, "netns")})
+	if err != nil {
 		return p, nil, fmt.Errorf("open the pod network: %w", err)
 	}
-	closers = append(closers, p.Network.Close)
-	if p.Proxy, err = svcproxy.Open(ctx, svcproxy.Options{}); err != nil {
+	p.Network = pods
+	closers = append(closers, pods.Close)
+	services, err := svcproxy.Open(ctx, svcproxy.Options{})
+	if err != nil {
 		return p, nil, fmt.Errorf("open the service rules: %w", err)
 	}
-	closers = append(closers, p.Proxy.Close)
+	p.Proxy = services
+	closers = append(closers, services.Close)
 	if p.Images, err = openImages(c); err != nil {
 		return p, nil, err
 	}
@@ -140,7 +144,7 @@ func open(ctx context.Context, c config, id *pki.KeyPair, log *slog.Logger) (p n
 		return p, nil, fmt.Errorf("read the node's key: %w", err)
 	}
 	p.Checkpoint, err = checkpoint.Open(filepath.Join(c.DataDir, "checkpoint"), secret)
-	return p, closeAll, err
+	return p, undo, err
 }
 
 func openImages(c config) (*images.Store, error) {

@@ -21,6 +21,9 @@ const Format = 1
 
 const magic = "WHCP"
 
+// ErrFormat says that the file is of a format that this program does not know.
+var ErrFormat = errors.New("unknown format")
+
 // Store is one checkpoint file.
 type Store struct {
 	path string
@@ -58,7 +61,7 @@ func (s *Store) Load() ([]byte, error) {
 		return nil, fmt.Errorf("checkpoint %s is damaged; remove it and noded asks the control plane anew", s.path)
 	}
 	if f := b[len(magic)]; f != Format {
-		return nil, fmt.Errorf("checkpoint %s has format %d, this noded reads %d; run the noded that wrote it, or remove the file", s.path, f, Format)
+		return nil, fmt.Errorf("checkpoint %s has format %d, this noded reads %d; run the noded that wrote it, or remove the file: %w", s.path, f, Format, ErrFormat)
 	}
 	nonce := b[head : head+s.seal.NonceSize()]
 	plain, err := s.seal.Open(nil, nonce, b[head+len(nonce):], b[:head])
@@ -76,7 +79,7 @@ func (s *Store) Save(data []byte) (err error) {
 	}
 	out := append([]byte(magic), Format)
 	out = s.seal.Seal(append(out, nonce...), nonce, data, out[:len(magic)+1])
-	f, err := os.CreateTemp(filepath.Dir(s.path), ".checkpoint-*") // 0600
+	f, err := os.OpenFile(s.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write checkpoint: %w", err)
 	}

@@ -46,16 +46,10 @@ func (s *Server) Stream(stream grpc.BidiStreamingServer[wherryv1.StreamRequest, 
 	if err != nil {
 		return err
 	}
-	key := node + "/" + first.GetId()
-	s.mu.Lock()
-	asked := s.waiting[key]
-	delete(s.waiting, key)
-	s.mu.Unlock()
-	if asked == nil {
+	c := &carrier{stream: stream, closed: make(chan struct{})}
+	if !s.hand(node+"/"+first.GetId(), c) {
 		return apierr.New(apierr.ErrNotFound, "nobody waits for stream %q any more", first.GetId())
 	}
-	c := &carrier{stream: stream, closed: make(chan struct{})}
-	asked <- c
 	select {
 	case <-c.closed:
 		return nil
@@ -64,9 +58,22 @@ func (s *Server) Stream(stream grpc.BidiStreamingServer[wherryv1.StreamRequest, 
 	}
 }
 
+// hand gives a stream to whoever waits for it, if anybody still does: open
+// stops waiting under the same lock, so that no stream is left between.
+func (s *Server) hand(key string, c *carrier) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asked, ok := s.waiting[key]
+	if ok {
+		delete(s.waiting, key)
+		asked <- c // has room for it
+	}
+	return ok
+}
+
 // open asks a node for a stream and waits for it.
 func (s *Server) open(ctx context.Context, node string, m *wherryv1.OpenStream) (*carrier, error) {
-	se, err := s.session(node)
+	se, err := s.await(ctx, node)
 	if err != nil {
 		return nil, err
 	}

@@ -74,7 +74,7 @@ func ask[T proto.Message](ctx context.Context, g *Images, nodes []string, reques
 
 // call asks one node.
 func (s *Server) call(ctx context.Context, node string, request, answer proto.Message) error {
-	se, err := s.session(node)
+	se, err := s.await(ctx, node)
 	if err != nil {
 		return err
 	}
@@ -216,12 +216,15 @@ func (g *Images) ImportImages(in grpc.ClientStreamingServer[wherryv1.ImportImage
 			c.close()
 		}
 	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for _, n := range nodes {
 		c, err := g.s.open(ctx, n, &wherryv1.OpenStream{Open: &wherryv1.OpenStream_Images{Images: &wherryv1.ImagesOpen{}}})
 		if err != nil {
 			return err
 		}
 		to = append(to, c)
+		context.AfterFunc(ctx, c.close) // a client that is gone waits for no node
 	}
 	if err := spread(in, first, to); err != nil {
 		return err

@@ -112,24 +112,20 @@ func (se *session) run(ctx context.Context, hello *wherryv1.Hello, silent *time.
 	if err != nil {
 		return err
 	}
+	se.down <- &wherryv1.SessionResponse{Message: &wherryv1.SessionResponse_Welcome{Welcome: se.welcome(node)}}
 	se.s.enter(se)
 	defer se.s.leave(se)
 	se.s.beat(se.node)
 	se.s.cfg.Log.Info("node connected", "node", se.node)
 	defer se.s.cfg.Log.Info("node disconnected", "node", se.node)
-	se.down <- &wherryv1.SessionResponse{Message: &wherryv1.SessionResponse_Welcome{Welcome: se.welcome(node)}}
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var group sync.WaitGroup
-	for _, loop := range []func(context.Context) error{se.send, se.tell} {
-		group.Go(func() { cancel(loop(ctx)) })
-	}
-	go func() { // ends with the stream, which ends when the handler returns
-		cancel(se.hear(ctx, silent))
-	}()
-	<-ctx.Done()
-	group.Wait()
+	// These two may hang in the stream: it ends when the handler returns, and
+	// they with it.
+	go func() { cancel(se.send(ctx)) }()
+	go func() { cancel(se.hear(ctx, silent)) }()
+	cancel(se.tell(ctx))
 	se.status.wait()
 	if err := context.Cause(ctx); !errors.Is(err, io.EOF) && !errors.Is(err, context.Canceled) {
 		return err
@@ -157,6 +153,7 @@ func (se *session) welcome(n *corev1.Node) *wherryv1.Welcome {
 	return &wherryv1.Welcome{
 		Format: Format, NodeUid: string(n.UID), Leader: se.s.cfg.Leader(), Controls: se.s.cfg.Controls(),
 		ClusterDomain: c.Domain, ClusterDns: c.DNS, PodCidr: c.PodCIDR, ServiceCidr: c.ServiceCIDR,
+		HeartbeatMillis: se.s.cfg.Heartbeat.Milliseconds(),
 	}
 }
 
@@ -264,41 +261,22 @@ func (se *session) handle(ctx context.Context, m *wherryv1.SessionRequest) error
 	case *wherryv1.SessionRequest_PodStatus:
 		se.status.put(ctx, m.PodStatus)
 	case *wherryv1.SessionRequest_NodeStatus:
-		return se.nodeStatus(ctx, m.NodeStatus)
+		st := &corev1.NodeStatus{}
+		if err := api.FromAny(m.NodeStatus.GetStatus(), st); err != nil {
+			return apierr.BadRequest("node_status: %v", err)
+		}
+		se.status.putNode(ctx, st)
 	case *wherryv1.SessionRequest_Event:
 		e := &corev1.Event{}
 		if err := api.FromAny(m.Event.GetEvent(), e); err != nil {
 			return apierr.BadRequest("event: %v", err)
 		}
-		return se.event(ctx, e)
+		se.status.putEvent(ctx, e)
 	case *wherryv1.SessionRequest_ImagesReply:
 		se.reply(m.ImagesReply)
 	case *wherryv1.SessionRequest_RulesApplied:
 	default:
 		return apierr.BadRequest("a session message of a kind that is not spoken here: %T", m)
-	}
-	return nil
-}
-
-func (se *session) nodeStatus(ctx context.Context, m *wherryv1.NodeStatus) error {
-	st := &corev1.NodeStatus{}
-	if err := api.FromAny(m.GetStatus(), st); err != nil {
-		return apierr.BadRequest("node_status: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := se.door.ReportNode(ctx, se.node, st); err != nil {
-		se.s.cfg.Log.Warn("node status not stored", "node", se.node, "err", err)
-	}
-	return nil
-}
-
-// event stores an Event of the node; one that is refused is logged and lost.
-func (se *session) event(ctx context.Context, e *corev1.Event) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := se.door.PutEvents(ctx, []*corev1.Event{e}); err != nil {
-		se.s.cfg.Log.Warn("event of a node not stored", "node", se.node, "err", err)
 	}
 	return nil
 }

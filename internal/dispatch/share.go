@@ -22,10 +22,13 @@ type share struct {
 	codec *api.Codec
 	refs  map[api.Key]int       // how many pods name it
 	named map[api.Key][]api.Key // by pod
+	// touched are those whose count changed since the last diff, with the
+	// count that they had.
+	touched map[api.Key]int
 }
 
 func newShare(node string, codec *api.Codec) *share {
-	return &share{node: node, codec: codec, refs: map[api.Key]int{}, named: map[api.Key][]api.Key{}}
+	return &share{node: node, codec: codec, refs: map[api.Key]int{}, named: map[api.Key][]api.Key{}, touched: map[api.Key]int{}}
 }
 
 // diff is what changed for the node.
@@ -44,16 +47,21 @@ func (h *share) full(snap *store.Snapshot) diff {
 	}
 	clear(h.refs)
 	clear(h.named)
+	clear(h.touched)
+	var pods []*api.Record
 	for r := range snap.ByField("pods", "spec.nodeName", h.node) {
-		d.put = append(d.put, h.name(snap, r)...)
-		d.put = append(d.put, r)
+		h.name(snap, r)
+		pods = append(pods, r)
 	}
+	h.follow(snap, &d)
+	d.put = append(d.put, pods...)
 	return d
 }
 
 // delta is what events change, at snap, which is not older than they are.
 func (h *share) delta(snap *store.Snapshot, events []store.Event) diff {
 	var d diff
+	var pods []*api.Record
 	done := map[api.Key]bool{}
 	for i := len(events) - 1; i >= 0; i-- { // newest first: the last word counts
 		e := events[i]
@@ -69,12 +77,14 @@ func (h *share) delta(snap *store.Snapshot, events []store.Event) diff {
 				h.forget(key)
 			}
 		case key.Resource == "pods":
-			d.put = append(d.put, h.name(snap, e.New)...)
-			d.put = append(d.put, e.New)
+			h.name(snap, e.New)
+			pods = append(pods, e.New)
 		default:
 			d.put = append(d.put, e.New)
 		}
 	}
+	h.follow(snap, &d)
+	d.put = append(d.put, pods...) // after what they name
 	return d
 }
 
@@ -98,34 +108,53 @@ func (h *share) mine(r *api.Record) bool {
 	return r != nil && r.Index.Fields["spec.nodeName"] == h.node
 }
 
-// name notes what a pod names and gives the records that the node did not have
-// yet. A pod that cannot be decoded names nothing; the node will say so.
-func (h *share) name(snap *store.Snapshot, pod *api.Record) []*api.Record {
+// name notes what a pod names. A pod that cannot be decoded names nothing; the
+// node will say so.
+func (h *share) name(snap *store.Snapshot, pod *api.Record) {
 	p, err := store.Decode[*corev1.Pod](snap, pod)
 	if err != nil {
-		return nil
+		return
 	}
 	keys := references(p)
-	var fresh []*api.Record
 	for _, k := range keys {
-		if h.refs[k]++; h.refs[k] == 1 {
-			if r, ok := snap.Get(k); ok {
-				fresh = append(fresh, r)
-			}
-		}
+		h.count(k, 1)
 	}
 	h.forget(pod.Key)
 	h.named[pod.Key] = keys
-	return fresh
 }
 
 func (h *share) forget(pod api.Key) {
 	for _, k := range h.named[pod] {
-		if h.refs[k]--; h.refs[k] <= 0 {
-			delete(h.refs, k)
-		}
+		h.count(k, -1)
 	}
 	delete(h.named, pod)
+}
+
+func (h *share) count(k api.Key, by int) {
+	if _, ok := h.touched[k]; !ok {
+		h.touched[k] = h.refs[k]
+	}
+	if h.refs[k] += by; h.refs[k] <= 0 {
+		delete(h.refs, k)
+	}
+}
+
+// follow adds to a diff what is named now and was not, and takes away what is
+// named no longer: a node keeps no Secret that none of its pods needs. What is
+// named and does not exist is taken away too, should an older one be there.
+func (h *share) follow(snap *store.Snapshot, d *diff) {
+	for k, before := range h.touched {
+		now := h.refs[k]
+		if (before > 0) == (now > 0) {
+			continue
+		}
+		if r, ok := snap.Get(k); ok && now > 0 {
+			d.put = append(d.put, r)
+			continue
+		}
+		d.remove = append(d.remove, &api.Record{Key: k})
+	}
+	clear(h.touched)
 }
 
 // references are the ConfigMaps and Secrets that a pod names.

@@ -6,6 +6,7 @@ package netview
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,7 @@ type View struct {
 	namespaces map[string]bool
 	services   map[Name]*corev1.Service
 	slices     map[Name]map[string]*discoveryv1.EndpointSlice // by service, by slice
+	owners     map[Name]string                                // the service of each slice
 	nodes      map[string]*corev1.Node
 	pods       map[Name]*corev1.Pod
 
@@ -45,6 +47,7 @@ func New(node string) *View {
 // Reset forgets everything: a full set follows.
 func (v *View) Reset() {
 	v.namespaces, v.services = map[string]bool{}, map[Name]*corev1.Service{}
+	v.owners = map[Name]string{}
 	v.slices, v.nodes = map[Name]map[string]*discoveryv1.EndpointSlice{}, map[string]*corev1.Node{}
 	v.pods, v.rendered = map[Name]*corev1.Pod{}, map[Name]svcproxy.Service{}
 	v.stale, v.spaces, v.clean = map[Name]bool{}, map[string]bool{}, false
@@ -72,7 +75,9 @@ func (v *View) touch(n Name) {
 // PutSlice adds or replaces an endpoint slice.
 func (v *View) PutSlice(s *discoveryv1.EndpointSlice) {
 	owner := s.Labels[discoveryv1.LabelServiceName]
-	v.dropSlice(s.Namespace, s.Name, owner)
+	if v.owners[Name{s.Namespace, s.Name}] != owner {
+		v.DeleteSlice(s.Namespace, s.Name)
+	}
 	if owner == "" {
 		return
 	}
@@ -81,20 +86,22 @@ func (v *View) PutSlice(s *discoveryv1.EndpointSlice) {
 		v.slices[n] = map[string]*discoveryv1.EndpointSlice{}
 	}
 	v.slices[n][s.Name] = s
+	v.owners[Name{s.Namespace, s.Name}] = owner
 	v.touch(n)
 }
 
 // DeleteSlice removes an endpoint slice.
-func (v *View) DeleteSlice(namespace, name string) { v.dropSlice(namespace, name, "") }
-
-// dropSlice removes a slice from whichever service had it, but keep.
-func (v *View) dropSlice(namespace, name, keep string) {
-	for n, list := range v.slices {
-		if n.Namespace == namespace && n.Name != keep && list[name] != nil {
-			delete(list, name)
-			v.touch(n)
-		}
+func (v *View) DeleteSlice(namespace, name string) {
+	owner, ok := v.owners[Name{namespace, name}]
+	if !ok {
+		return
 	}
+	delete(v.owners, Name{namespace, name})
+	n := Name{namespace, owner}
+	if delete(v.slices[n], name); len(v.slices[n]) == 0 {
+		delete(v.slices, n)
+	}
+	v.touch(n)
 }
 
 // PutNode adds or replaces a node and reports whether that concerns the
@@ -102,7 +109,7 @@ func (v *View) dropSlice(namespace, name, keep string) {
 func (v *View) PutNode(n *corev1.Node) bool {
 	old := v.nodes[n.Name]
 	v.nodes[n.Name] = n
-	return old == nil || internalIP(old) != internalIP(n) || old.Spec.PodCIDR != n.Spec.PodCIDR
+	return old == nil || internalIP(old) != internalIP(n) || !slices.Equal(prefixes(old), prefixes(n))
 }
 
 // DeleteNode removes a node.
@@ -173,7 +180,7 @@ func addresses(list []string) []netip.Addr {
 }
 
 func hasHostPorts(p *corev1.Pod) bool {
-	for _, c := range p.Spec.Containers {
+	for _, c := range longRunning(p) {
 		for _, port := range c.Ports {
 			if port.HostPort != 0 {
 				return true
@@ -181,4 +188,15 @@ func hasHostPorts(p *corev1.Pod) bool {
 		}
 	}
 	return false
+}
+
+// longRunning are the containers that may listen: also sidecars.
+func longRunning(p *corev1.Pod) []corev1.Container {
+	var out []corev1.Container
+	for _, c := range p.Spec.InitContainers {
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			out = append(out, c)
+		}
+	}
+	return append(out, p.Spec.Containers...)
 }

@@ -146,7 +146,7 @@ func (v *View) hostPorts() []svcproxy.HostPort {
 		if err != nil {
 			continue
 		}
-		for _, c := range p.Spec.Containers {
+		for _, c := range longRunning(p) {
 			for _, port := range c.Ports {
 				if port.HostPort == 0 {
 					continue

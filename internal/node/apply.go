@@ -2,7 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +19,7 @@ import (
 	"github.com/wherry-project/wherry/internal/netview"
 	"github.com/wherry-project/wherry/internal/nodelink"
 	"github.com/wherry-project/wherry/internal/podworker"
+	"github.com/wherry-project/wherry/internal/runtime"
 )
 
 // Joined implements nodelink.Handler.
@@ -43,9 +48,10 @@ func (n *Node) Apply(u nodelink.Update) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.applyLocked(u)
-	if u.Full {
+	if u.Full && !n.whole {
 		n.whole = true
 		n.dropStrangersLocked()
+		signal(n.sweepNow)
 	}
 	signal(n.saveChanged)
 }
@@ -114,7 +120,7 @@ func (n *Node) putLocked(obj metav1.Object, e *effects) {
 			n.podGoneLocked(string(old.UID)) // made anew under its name
 		}
 		n.pods[uid] = o
-		e.proxy = n.view.PutPod(o) || e.proxy
+		e.proxy = n.view.PutPod(n.localLocked(o)) || e.proxy
 		n.workLocked(o)
 	case *corev1.Service:
 		n.services[name] = o
@@ -188,6 +194,7 @@ func (n *Node) removeLocked(gone *wherryv1.ObjectName, e *effects) {
 // podGoneLocked ends a pod that the API has no longer.
 func (n *Node) podGoneLocked(uid string) {
 	delete(n.pods, uid)
+	delete(n.statuses, uid)
 	n.link.Forget(uid)
 	if w := n.workers[uid]; w != nil {
 		w.Want(nil)
@@ -234,21 +241,76 @@ func (n *Node) startLocked(pod *corev1.Pod, pw *podworker.Worker) {
 // have: it has said now what it has.
 func (n *Node) dropStrangersLocked() {
 	for uid, sb := range n.found {
-		delete(n.found, uid)
-		if n.pods[uid] != nil {
-			continue
+		if n.pods[uid] == nil {
+			n.log.Info("removing a pod that the cluster does not have", "pod", sb.Name, "uid", uid)
+			n.strangerLocked(uid, sb)
 		}
-		n.log.Info("removing a pod that the cluster does not have", "pod", sb.Name, "uid", uid)
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Namespace: sb.Labels["namespace"], Name: sb.Labels["name"]}}
+	}
+}
+
+// strangerLocked ends and clears away whatever there is of a pod that the
+// cluster does not have.
+func (n *Node) strangerLocked(uid string, sb *runtime.Sandbox) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid)}}
+	if sb != nil {
+		delete(n.found, uid)
+		pod.Namespace, pod.Name = sb.Labels["namespace"], sb.Labels["name"]
 		for _, c := range sb.Containers {
 			if !hasContainer(pod, c.Name) {
 				pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: c.Name})
 			}
 		}
-		pw := podworker.New(n.shared, pod, sb)
-		n.startLocked(pod, pw)
-		pw.Want(nil)
 	}
+	pw := podworker.New(n.shared, pod, sb)
+	pw.Want(nil)
+	n.startLocked(pod, pw)
+}
+
+// keepClean clears away, once the control plane has said what it has, what
+// earlier nodeds left of pods that are gone: folders, volumes, addresses.
+func (n *Node) keepClean(ctx context.Context) {
+	for n.changed(ctx, n.sweepNow, nil) {
+		left, err := n.leftovers(ctx)
+		if err != nil {
+			n.log.Error("what is left of former pods cannot be listed", "err", err)
+			n.again(ctx, n.sweepNow)
+		}
+		n.mu.Lock()
+		for uid := range left {
+			if n.pods[uid] == nil && n.workers[uid] == nil {
+				n.log.Info("clearing away what is left of a pod", "uid", uid)
+				n.strangerLocked(uid, nil)
+			}
+		}
+		n.mu.Unlock()
+	}
+}
+
+// leftovers are the pods of which there is something on the node.
+func (n *Node) leftovers(ctx context.Context) (map[string]bool, error) {
+	out := map[string]bool{}
+	dirs, err := os.ReadDir(n.shared.Dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, d := range dirs {
+		out[d.Name()] = true
+	}
+	vols, err := n.parts.Volumes.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, uid := range vols {
+		out[uid] = true
+	}
+	attached, err := n.parts.Network.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range attached {
+		out[p.ID] = true
+	}
+	return out, nil
 }
 
 func hasContainer(p *corev1.Pod, name string) bool {
@@ -260,29 +322,52 @@ func hasContainer(p *corev1.Pod, name string) bool {
 	return false
 }
 
+// saveEvery bounds how often the checkpoint is written.
+const saveEvery = time.Second
+
 // keepCheckpoint saves the state after it changed, all changes that gather
-// meanwhile at once.
+// meanwhile at once, and a last time when ctx ends.
 func (n *Node) keepCheckpoint(ctx context.Context) {
-	for n.changed(ctx, n.saveChanged) {
-		n.mu.Lock()
-		data, err := n.stateLocked()
-		n.mu.Unlock()
-		if err == nil {
-			err = n.parts.Checkpoint.Save(data)
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
 		}
-		if err != nil {
+		select {
+		case <-n.saveChanged:
+		default:
+			if !n.changed(ctx, n.saveChanged, nil) {
+				return
+			}
+		}
+		if err := n.save(); err != nil {
 			n.log.Error("checkpoint not saved", "err", err)
-			n.again(ctx, n.saveChanged)
+			signal(n.saveChanged)
 		}
+		pause.Reset(saveEvery)
 	}
+}
+
+func (n *Node) save() error {
+	n.mu.Lock()
+	known := n.joined && n.revision > 0
+	var data []byte
+	var err error
+	if known {
+		data, err = n.stateLocked()
+	}
+	n.mu.Unlock()
+	if err != nil || !known {
+		return err
+	}
+	return n.parts.Checkpoint.Save(data)
 }
 
 // stateLocked is the node's share of the state, as one delta, and what it knows
 // of the cluster.
 func (n *Node) stateLocked() ([]byte, error) {
-	if !n.joined || n.revision == 0 {
-		return nil, fmt.Errorf("nothing is known of the cluster yet")
-	}
 	d := &wherryv1.Delta{Revision: n.revision, Full: true}
 	add := func(m interface{ Marshal() ([]byte, error) }) error {
 		a, err := api.ToAny(m)
@@ -360,7 +445,7 @@ func (n *Node) load() (*nodelink.Update, error) {
 	n.joined = true
 	if len(w.GetControls()) > 0 {
 		n.controls = w.GetControls()
-		n.link.Know(w.GetControls())
 	}
+	n.link.Know(w.GetControls(), d.GetRevision())
 	return u, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/dns"
 	"github.com/wherry-project/wherry/internal/netview"
+	"github.com/wherry-project/wherry/internal/podworker"
 )
 
 // clusterFacts tells the pods' workers of the cluster.
@@ -78,17 +79,18 @@ func (f clusterFacts) ResolvConf(pod *corev1.Pod) (string, []string) {
 	return conf.String(), warnings
 }
 
+// Domain implements podworker.Cluster.
+func (f clusterFacts) Domain() string {
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	return f.n.cluster.Domain
+}
+
 // Hosts implements podworker.Cluster.
 func (f clusterFacts) Hosts(pod *corev1.Pod, addresses []netip.Addr) string {
-	f.n.mu.Lock()
-	domain := f.n.cluster.Domain
-	f.n.mu.Unlock()
 	cfg := dns.HostsConfig{
-		HostNetwork: pod.Spec.HostNetwork, Addresses: addresses, Hostname: pod.Spec.Hostname,
-		Subdomain: pod.Spec.Subdomain, Namespace: pod.Namespace, Domain: domain,
-	}
-	if cfg.Hostname == "" {
-		cfg.Hostname = pod.Name
+		HostNetwork: pod.Spec.HostNetwork, Addresses: addresses, Hostname: podworker.Hostname(pod),
+		Subdomain: pod.Spec.Subdomain, Namespace: pod.Namespace, Domain: f.Domain(),
 	}
 	if pod.Spec.HostNetwork {
 		b, err := os.ReadFile(f.n.cfg.Hosts)

@@ -4,11 +4,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -47,15 +50,36 @@ type Config struct {
 	MaxPods   int
 	// Parallel bounds the starts of containers that run at once.
 	Parallel int
+	// DNSPort is where the node's DNS answers; 0 is 53.
+	DNSPort uint16
+}
+
+// Network is the pod network.
+type Network interface {
+	podworker.Network
+	Apply(ctx context.Context, cfg network.Config) error
+	List(ctx context.Context) ([]network.Pod, error)
+}
+
+// Proxy makes services reachable.
+type Proxy interface {
+	Apply(ctx context.Context, cfg svcproxy.Config) error
+	Problems() []svcproxy.Problem
+}
+
+// Volumes are the pods' volumes.
+type Volumes interface {
+	podworker.Volumes
+	List() ([]string, error)
 }
 
 // Parts are what a Node works with. The caller opens and closes them.
 type Parts struct {
 	Runtime    runtime.Runtime
-	Network    *network.Network
-	Proxy      *svcproxy.Proxy
+	Network    Network
+	Proxy      Proxy
 	Images     *images.Store
-	Volumes    podworker.Volumes
+	Volumes    Volumes
 	Checkpoint *checkpoint.Store
 	// Kinds name objects in Events.
 	Kinds *api.Kinds
@@ -64,6 +88,10 @@ type Parts struct {
 	Dial func(address string) (*grpc.ClientConn, error)
 	Log  *slog.Logger
 }
+
+// repairEvery is how often pod network and service rules are held against what
+// they have to be, whoever has changed them meanwhile.
+const repairEvery = 30 * time.Second
 
 // Node is one node.
 type Node struct {
@@ -82,6 +110,7 @@ type Node struct {
 	view       *netview.View
 	revision   uint64
 	pods       map[string]*corev1.Pod
+	statuses   map[string]*corev1.PodStatus // as the workers see them, newest
 	configMaps map[netview.Name]*corev1.ConfigMap
 	secrets    map[netview.Name]*corev1.Secret
 	services   map[netview.Name]*corev1.Service
@@ -96,6 +125,7 @@ type Node struct {
 	proxyChanged chan struct{}
 	saveChanged  chan struct{}
 	nodeChanged  chan struct{}
+	sweepNow     chan struct{}
 	group        sync.WaitGroup
 }
 
@@ -110,10 +140,11 @@ type worker struct {
 func New(cfg Config, parts Parts) *Node {
 	n := &Node{
 		cfg: cfg, parts: parts, log: parts.Log, view: netview.New(cfg.Name),
-		pods: map[string]*corev1.Pod{}, configMaps: map[netview.Name]*corev1.ConfigMap{}, secrets: map[netview.Name]*corev1.Secret{},
+		pods: map[string]*corev1.Pod{}, statuses: map[string]*corev1.PodStatus{}, configMaps: map[netview.Name]*corev1.ConfigMap{}, secrets: map[netview.Name]*corev1.Secret{},
 		services: map[netview.Name]*corev1.Service{}, extra: map[string]metav1.Object{}, workers: map[string]*worker{},
 		found: map[string]*runtime.Sandbox{}, controls: cfg.Controls,
 		netChanged: make(chan struct{}, 1), proxyChanged: make(chan struct{}, 1), saveChanged: make(chan struct{}, 1), nodeChanged: make(chan struct{}, 1),
+		sweepNow: make(chan struct{}, 1),
 	}
 	n.link = nodelink.New(nodelink.Config{
 		Node: cfg.Name, BootID: bootID(), Controls: cfg.Controls, Dial: parts.Dial, Describe: n.describe, Handler: n, Log: parts.Log,
@@ -122,7 +153,7 @@ func New(cfg Config, parts Parts) *Node {
 	n.shared = &podworker.Node{
 		Name: cfg.Name, Addresses: []netip.Addr{cfg.Address}, Dir: filepath.Join(cfg.DataDir, "pods"), LogDir: cfg.LogDir,
 		Runtime: parts.Runtime, Network: parts.Network, Images: parts.Images, Volumes: parts.Volumes,
-		Slots: make(chan struct{}, max(cfg.Parallel, 1)), Report: n.report, Cluster: clusterFacts{n}, Log: parts.Log,
+		Slots: make(chan struct{}, max(cfg.Parallel, 1)), Report: n.report, Pending: n.pending, Cluster: clusterFacts{n}, Log: parts.Log,
 		Event: func(p *corev1.Pod, kind, reason, message string) { n.events.Event(p, kind, reason, message) },
 	}
 	return n
@@ -151,6 +182,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	n.group.Go(func() { n.keepProxy(ctx) })
 	n.group.Go(func() { n.keepCheckpoint(ctx) })
 	n.group.Go(func() { n.keepStatus(ctx) })
+	n.group.Go(func() { n.keepClean(ctx) })
 	errs := make(chan error, 2)
 	n.group.Go(func() { errs <- n.link.Run(ctx) })
 	n.group.Go(func() { errs <- n.events.Run(ctx) })
@@ -165,7 +197,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	return err
 }
 
-// recover finds what an earlier noded left, and starts the checkpoint's pods.
+// recover finds what an earlier noded left, and starts the checkpoint's pods. A
+// checkpoint that is damaged is done without; one of another format is not ours
+// to overwrite.
 func (n *Node) recover(ctx context.Context) error {
 	list, err := n.parts.Runtime.List(ctx)
 	if err != nil {
@@ -175,6 +209,9 @@ func (n *Node) recover(ctx context.Context) error {
 		n.found[list[i].ID] = &list[i]
 	}
 	u, err := n.load()
+	if errors.Is(err, checkpoint.ErrFormat) {
+		return err
+	}
 	if err != nil {
 		n.log.Error("the node starts without its checkpoint", "err", err)
 		return nil
@@ -187,7 +224,8 @@ func (n *Node) recover(ctx context.Context) error {
 	return nil
 }
 
-// follow hands the runtime's events to the pods' workers.
+// follow hands the runtime's events to the pods' workers. What happens to a pod
+// that has none yet is noted in what was found of it.
 func (n *Node) follow(ctx context.Context) {
 	for {
 		select {
@@ -198,26 +236,78 @@ func (n *Node) follow(ctx context.Context) {
 				return
 			}
 			n.mu.Lock()
-			w := n.workers[e.SandboxID]
-			n.mu.Unlock()
-			if w != nil {
+			if w := n.workers[e.SandboxID]; w != nil {
 				w.Event(e)
+			} else if sb := n.found[e.SandboxID]; sb != nil {
+				note(sb, e)
 			}
+			n.mu.Unlock()
 		}
 	}
 }
 
-// report hands a pod's status up.
+// note brings what was found of a sandbox up to date.
+func note(sb *runtime.Sandbox, e runtime.Event) {
+	if e.Kind == runtime.SandboxLost {
+		sb.State = runtime.SandboxGone
+	}
+	for i := range sb.Containers {
+		c := &sb.Containers[i]
+		switch {
+		case e.Kind == runtime.ContainerExited && c.ID == e.Container.ID:
+			*c = e.Container
+		case e.Kind == runtime.SandboxLost && c.State == runtime.Running:
+			c.State, c.ExitCode, c.FinishedAt = runtime.Lost, runtime.ExitLost, time.Now()
+		}
+	}
+}
+
+// report hands a pod's status up. Host ports follow the node's own view, so that
+// they stand without the control plane.
 func (n *Node) report(pod *corev1.Pod, status *corev1.PodStatus, terminated bool) {
+	n.mu.Lock()
+	if uid := string(pod.UID); n.pods[uid] != nil {
+		n.statuses[uid] = status
+		if n.view.PutPod(n.localLocked(n.pods[uid])) {
+			signal(n.proxyChanged)
+		}
+	}
+	n.mu.Unlock()
 	if err := n.link.Report(pod, status, terminated); err != nil {
 		n.log.Error("pod status not reported", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 	}
 }
 
+func (n *Node) pending(pod *corev1.Pod) bool { return n.link.Pending(string(pod.UID)) }
+
+// localLocked is a pod with the status that the node sees.
+func (n *Node) localLocked(pod *corev1.Pod) *corev1.Pod {
+	st := n.statuses[string(pod.UID)]
+	if st == nil {
+		return pod
+	}
+	local := *pod
+	local.Status = *st
+	return &local
+}
+
+// Pods are the node's pods as it sees them.
+func (n *Node) Pods() []*corev1.Pod {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*corev1.Pod, 0, len(n.pods))
+	for _, p := range n.pods {
+		out = append(out, n.localLocked(p))
+	}
+	return out
+}
+
 // keepNetwork makes the pod network what the view says, and tries again while
 // that fails.
 func (n *Node) keepNetwork(ctx context.Context) {
-	for n.changed(ctx, n.netChanged) {
+	again := time.NewTicker(repairEvery)
+	defer again.Stop()
+	for n.changed(ctx, n.netChanged, again.C) {
 		n.mu.Lock()
 		cfg, ok := n.view.Network(n.networkBase())
 		n.mu.Unlock()
@@ -250,14 +340,16 @@ func (n *Node) keepNetwork(ctx context.Context) {
 	}
 }
 
-// changed waits for a signal; not ok when ctx ended.
-func (n *Node) changed(ctx context.Context, c <-chan struct{}) bool {
+// changed waits for a signal, or for the time to look again; not ok when ctx
+// ended.
+func (n *Node) changed(ctx context.Context, c <-chan struct{}, due <-chan time.Time) bool {
 	select {
 	case <-ctx.Done():
 		return false
 	case <-c:
-		return true
+	case <-due:
 	}
+	return true
 }
 
 // again signals after a pause.
@@ -293,7 +385,10 @@ func prefix(text string) []netip.Prefix {
 
 // keepProxy makes the service rules what the view says.
 func (n *Node) keepProxy(ctx context.Context) {
-	for n.changed(ctx, n.proxyChanged) {
+	again := time.NewTicker(repairEvery)
+	defer again.Stop()
+	told := map[svcproxy.Problem]bool{}
+	for n.changed(ctx, n.proxyChanged, again.C) {
 		n.mu.Lock()
 		local := svcproxy.Config{ServiceCIDRs: prefix(n.cluster.ServiceCIDR), NodeAddresses: []netip.Addr{n.cfg.Address}}
 		if a, err := netip.ParseAddr(n.cluster.DNS); err == nil {
@@ -311,8 +406,30 @@ func (n *Node) keepProxy(ctx context.Context) {
 		if err := n.parts.Proxy.Apply(ctx, cfg); err != nil {
 			n.log.Error("service rules", "err", err)
 			n.again(ctx, n.proxyChanged)
+			continue
+		}
+		told = n.tellProblems(told)
+	}
+}
+
+// tellProblems makes Events of what the service rules cannot do, once for each.
+func (n *Node) tellProblems(told map[svcproxy.Problem]bool) map[svcproxy.Problem]bool {
+	now := map[svcproxy.Problem]bool{}
+	for _, p := range n.parts.Proxy.Problems() {
+		now[p] = true
+		if told[p] {
+			continue
+		}
+		n.log.Warn("service rules leave something out", "service", p.Service, "what", p.What)
+		ns, name, _ := strings.Cut(p.Service, "/")
+		n.mu.Lock()
+		s := n.services[netview.Name{Namespace: ns, Name: name}]
+		n.mu.Unlock()
+		if s != nil {
+			n.events.Event(s, corev1.EventTypeWarning, "ServiceRulesIncomplete", p.What)
 		}
 	}
+	return now
 }
 
 // startDNS opens the node's DNS once its address is there.
@@ -323,7 +440,7 @@ func (n *Node) startDNS(ctx context.Context) {
 	if n.dns != nil || err != nil {
 		return
 	}
-	s, err := dns.Open(dns.Config{Domain: n.cluster.Domain, Listen: []netip.AddrPort{netip.AddrPortFrom(a, 53)}})
+	s, err := dns.Open(dns.Config{Domain: n.cluster.Domain, Listen: []netip.AddrPort{netip.AddrPortFrom(a, cmp.Or(n.cfg.DNSPort, 53))}})
 	if err != nil {
 		n.log.Error("DNS", "err", err)
 		n.again(ctx, n.netChanged)

@@ -39,17 +39,16 @@ func (n *Node) Logs(ctx context.Context, uid string, r *wherryv1.LogsRequest, ou
 	if err != nil {
 		return err
 	}
-	run, ended := info.Runs-1, info.Ended
+	run, ended := info.Newest, info.Ended
 	if r.GetPrevious() {
-		run--
+		run, ended = info.Previous, nil
 	}
-	if run < 0 {
-		if r.GetPrevious() {
-			return apierr.BadRequest("previous terminated container %q in pod %q not found", r.GetContainer(), r.GetPod())
-		}
+	if run < 0 && r.GetPrevious() {
+		return apierr.BadRequest("previous terminated container %q in pod %q not found", r.GetContainer(), r.GetPod())
+	} else if run < 0 {
 		return apierr.BadRequest("container %q in pod %q is waiting to start: ContainerCreating", r.GetContainer(), r.GetPod())
 	}
-	if ended == nil || r.GetPrevious() {
+	if ended == nil {
 		over := make(chan struct{})
 		close(over)
 		ended = over
@@ -88,8 +87,11 @@ func (n *Node) Exec(ctx context.Context, uid string, start *wherryv1.ExecStart, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	in, feed := io.Pipe()
+	if !start.GetStdin() {
+		in.Close() // whatever comes is for nobody
+	}
 	sizes := make(chan runtime.Size, 4)
-	go pump(ctx, cancel, next, feed, sizes) // ends when the other side is gone, or the stream
+	go pump(ctx, cancel, next, feed, sizes) // ends with the stream, which the caller ends
 	defer in.Close()
 	s := runtime.Streams{}
 	if start.GetStdin() {

@@ -86,12 +86,15 @@ type Link struct {
 	cfg Config
 
 	order    sync.Mutex // held while an update is handed on
-	revision uint64     // newest state handed on; guarded by order
+	revision uint64     // newest state handed on, or known from before; guarded by order
+	held     bool       // there is a state to which differences apply
+	whole    bool       // a full set was handed on
 
 	mu       sync.Mutex
 	controls map[string]context.CancelFunc // running sessions' loops
 	live     map[string]*session
 	primary  *session
+	led      bool                           // primary is the leader's
 	statuses map[string]*wherryv1.PodStatus // by uid, not acknowledged
 	sequence map[string]uint64
 	node     *wherryv1.NodeStatus // newest
@@ -113,32 +116,38 @@ func New(cfg Config) *Link {
 	}
 }
 
-// Know adds members that are known from before; call it before Run.
-func (l *Link) Know(addresses []string) {
+// Know tells what is known from before: members, and the revision of the state
+// that the node works from, 0 for none. Older states are ignored from then on,
+// also full ones: a member that was cut off for long may have none newer. Call
+// it before Run.
+func (l *Link) Know(addresses []string, revision uint64) {
 	for _, a := range addresses {
 		if !slices.Contains(l.cfg.Controls, a) {
 			l.cfg.Controls = append(l.cfg.Controls, a)
 		}
 	}
+	l.revision, l.held = revision, revision > 0
 }
 
 // Run keeps a session to every member until ctx ends.
 func (l *Link) Run(ctx context.Context) error {
-	l.update(ctx, l.cfg.Controls)
+	l.update(ctx, l.cfg.Controls, true)
 	<-ctx.Done()
 	l.group.Wait()
 	return nil
 }
 
-// update starts and ends loops so that there is one for each member.
-func (l *Link) update(ctx context.Context, addresses []string) {
+// update starts loops so that there is one for each member, and if the list is
+// the whole, ends the others.
+func (l *Link) update(ctx context.Context, addresses []string, all bool) {
+	l.mu.Lock()
 	if len(addresses) == 0 || ctx.Err() != nil {
+		l.mu.Unlock()
 		return
 	}
-	l.mu.Lock()
 	changed := false
 	for addr, cancel := range l.controls {
-		if !slices.Contains(addresses, addr) {
+		if all && !slices.Contains(addresses, addr) {
 			cancel()
 			delete(l.controls, addr)
 			changed = true
@@ -153,10 +162,10 @@ func (l *Link) update(ctx context.Context, addresses []string) {
 		changed = true
 		l.group.Go(func() { l.keep(one, ctx, addr) })
 	}
-	all := slices.Sorted(maps.Keys(l.controls))
+	known := slices.Sorted(maps.Keys(l.controls))
 	l.mu.Unlock()
 	if changed {
-		l.cfg.Handler.Controls(all)
+		l.cfg.Handler.Controls(known)
 	}
 }
 
@@ -183,6 +192,13 @@ func (l *Link) Report(pod *corev1.Pod, status *corev1.PodStatus, terminated bool
 	}
 	l.newsLocked()
 	return nil
+}
+
+// Pending reports whether a status of the pod is not acknowledged yet.
+func (l *Link) Pending(uid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.statuses[uid] != nil
 }
 
 // Forget drops what is kept of a pod that is gone everywhere.
@@ -241,16 +257,17 @@ func (l *Link) acknowledged(a *wherryv1.StatusAck) {
 	}
 }
 
-// apply hands an update on if it is news.
+// apply hands an update on if it is news. Each member tells without gaps, so a
+// difference that ends later than what we have begins no later.
 func (l *Link) apply(u Update) {
 	l.order.Lock()
 	defer l.order.Unlock()
-	if u.Revision < l.revision || u.Revision == l.revision && !(u.Full && l.revision == 0) {
+	switch {
+	case u.Revision < l.revision, u.Revision == l.revision && (!u.Full || l.whole):
 		return
-	}
-	if l.revision == 0 && !u.Full {
+	case !u.Full && !l.held:
 		return // a difference to something that we never had
 	}
-	l.revision = u.Revision
+	l.revision, l.held, l.whole = u.Revision, true, l.whole || u.Full
 	l.cfg.Handler.Apply(u)
 }

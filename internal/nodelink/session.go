@@ -1,8 +1,10 @@
 package nodelink
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -18,7 +20,7 @@ import (
 )
 
 const (
-	// heartbeatEvery is how often a member hears of the node, and silentFor
+	// heartbeatEvery is how often a member that has no wish hears of the node, and silentFor
 	// how long a member may be silent before the session is given up.
 	heartbeatEvery = 4 * time.Second
 	silentFor      = 12 * time.Second
@@ -38,16 +40,17 @@ type session struct {
 	send   sync.Mutex
 	// whole gathers the messages of one delta.
 	whole *Update
-	// welcomed is set after the first message; replies wait for it.
-	streams sync.WaitGroup
-	spare   chan struct{} // bounds the streams of one session
+	spare chan struct{} // bounds the streams of one session
+	every time.Duration // between heartbeats, as the member wants
 }
 
 // maxStreams bounds what members may ask of a node at once, per session.
 const maxStreams = 256
 
-// keep runs sessions to one member, one after the other, until ctx ends.
+// keep runs sessions to one member, one after the other, until ctx ends. Only
+// the first of failures in a row is a warning.
 func (l *Link) keep(ctx, whole context.Context, addr string) {
+	level := slog.LevelWarn
 	for pause := firstPause; ctx.Err() == nil; {
 		began := time.Now()
 		err := l.session(ctx, whole, addr)
@@ -55,9 +58,10 @@ func (l *Link) keep(ctx, whole context.Context, addr string) {
 			return
 		}
 		if time.Since(began) > 10*time.Second {
-			pause = firstPause
+			pause, level = firstPause, slog.LevelWarn
 		}
-		l.cfg.Log.Warn("session to a control plane member ended", "control", addr, "retry", pause, "err", err)
+		l.cfg.Log.Log(ctx, level, "session to a control plane member ended", "control", addr, "retry", pause, "err", err)
+		level = slog.LevelDebug
 		t := time.NewTimer(pause/2 + rand.N(pause))
 		select {
 		case <-ctx.Done():
@@ -88,8 +92,6 @@ func (l *Link) session(ctx, whole context.Context, addr string) error {
 		return err
 	}
 	defer l.leave(se)
-	defer se.streams.Wait()
-	defer cancel(nil) // before the streams are waited for
 	var writer sync.WaitGroup
 	defer writer.Wait()
 	defer cancel(nil)
@@ -136,12 +138,15 @@ func (se *session) handle(ctx, whole context.Context, m *wherryv1.SessionRespons
 		if w.GetFormat() != Format {
 			return fmt.Errorf("%s speaks session format %d, this node %d; upgrade the older side", se.addr, w.GetFormat(), Format)
 		}
+		se.every = time.Duration(w.GetHeartbeatMillis()) * time.Millisecond
 		se.l.cfg.Handler.Joined(Cluster{NodeUID: w.GetNodeUid(), Domain: w.GetClusterDomain(), DNS: w.GetClusterDns(), PodCIDR: w.GetPodCidr(), ServiceCIDR: w.GetServiceCidr()})
-		se.l.enter(se, w.GetLeader())
-		se.l.update(whole, w.GetControls())
+		if se.l.enter(se, w.GetLeader()) {
+			se.l.update(whole, w.GetControls(), w.GetLeader())
+		}
 	case *wherryv1.SessionResponse_HeartbeatAck:
-		se.l.lead(se, m.HeartbeatAck.GetLeader())
-		se.l.update(whole, m.HeartbeatAck.GetControls())
+		if se.l.lead(se, m.HeartbeatAck.GetLeader()) {
+			se.l.update(whole, m.HeartbeatAck.GetControls(), m.HeartbeatAck.GetLeader())
+		}
 	case *wherryv1.SessionResponse_Delta:
 		return se.delta(m.Delta)
 	case *wherryv1.SessionResponse_StatusAck:
@@ -165,7 +170,7 @@ func (se *session) serve(ctx context.Context, do func(context.Context)) {
 		se.l.cfg.Log.Warn("too many streams at once", "control", se.addr, "limit", maxStreams)
 		return
 	}
-	se.streams.Go(func() {
+	se.l.group.Go(func() { // the next session does not wait for it
 		defer func() { <-se.spare }()
 		do(ctx)
 	})
@@ -207,14 +212,15 @@ func (se *session) delta(d *wherryv1.Delta) error {
 // write sends what is new, and heartbeats, until ctx ends. Status and events go
 // up the primary session only.
 func (se *session) write(ctx context.Context) error {
-	beat := time.NewTicker(heartbeatEvery)
+	beat := time.NewTicker(cmp.Or(se.every, heartbeatEvery))
 	defer beat.Stop()
 	sent := map[string]sending{}
 	var node *wherryv1.NodeStatus
 	for n := uint64(1); ; {
 		batch, wake := se.l.news(se, sent, &node)
-		for _, m := range batch {
+		for i, m := range batch {
 			if err := se.push(m); err != nil {
+				se.l.unsent(batch[i:])
 				return err
 			}
 		}
@@ -244,6 +250,7 @@ func (l *Link) news(se *session, sent map[string]sending, node **wherryv1.NodeSt
 	defer l.mu.Unlock()
 	if l.primary != se {
 		clear(sent)
+		*node = nil
 		return nil, l.wake
 	}
 	var out []*wherryv1.SessionRequest
@@ -275,24 +282,46 @@ func (l *Link) news(se *session, sent map[string]sending, node **wherryv1.NodeSt
 	return out, l.wake
 }
 
-func (l *Link) enter(se *session, leader bool) {
+// unsent keeps the events among messages that could not be sent.
+func (l *Link) unsent(batch []*wherryv1.SessionRequest) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.live[se.addr] = se
-	if leader || l.primary == nil {
-		l.primary = se
+	var back []*wherryv1.NodeEvent
+	for _, m := range batch {
+		if e := m.GetEvent(); e != nil {
+			back = append(back, e)
+		}
 	}
-	l.newsLocked()
+	l.events = append(back, l.events...)
 }
 
-// lead makes the leader's session the primary one.
-func (l *Link) lead(se *session, leader bool) {
+// enter takes a session in. It reports whether what the member says of the
+// cluster counts.
+func (l *Link) enter(se *session, leader bool) bool {
+	l.mu.Lock()
+	l.live[se.addr] = se
+	if l.primary == nil {
+		l.primary, l.led = se, false
+	}
+	l.newsLocked()
+	l.mu.Unlock()
+	return l.lead(se, leader)
+}
+
+// lead makes the leader's session the primary one. It reports whether what the
+// member says of the cluster counts: the leader's word does, and another's only
+// while no leader can be reached.
+func (l *Link) lead(se *session, leader bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if leader && l.primary != se {
-		l.primary = se
+	switch {
+	case leader && (l.primary != se || !l.led):
+		l.primary, l.led = se, true
 		l.newsLocked()
+	case !leader && l.primary == se:
+		l.led = false
 	}
+	return leader || !l.led
 }
 
 func (l *Link) leave(se *session) {
@@ -302,7 +331,7 @@ func (l *Link) leave(se *session) {
 		delete(l.live, se.addr)
 	}
 	if l.primary == se {
-		l.primary = nil
+		l.primary, l.led = nil, false
 		for _, other := range l.live {
 			l.primary = other
 			break

@@ -110,7 +110,7 @@ func (se *session) open(ctx context.Context, o *wherryv1.OpenStream) {
 		return
 	}
 	c := &carried{stream: stream, down: make(chan *wherryv1.StreamResponse)}
-	se.streams.Go(func() { c.pump(ctx) })
+	se.l.group.Go(func() { c.pump(ctx) })
 	err = se.run(ctx, cancel, c, o)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
 		se.l.cfg.Log.Debug("stream ended", "control", se.addr, "err", err)
@@ -132,7 +132,7 @@ func (se *session) run(ctx context.Context, cancel context.CancelFunc, c *carrie
 	h := se.l.cfg.Handler
 	switch k := o.GetOpen().(type) {
 	case *wherryv1.OpenStream_Logs:
-		go watchEnd(c, cancel)
+		se.l.group.Go(func() { watchEnd(c, cancel) })
 		return c.finish(h.Logs(ctx, k.Logs.GetPodUid(), k.Logs.GetRequest(), c))
 	case *wherryv1.OpenStream_Exec:
 		return se.exec(ctx, c, k.Exec)
@@ -140,7 +140,7 @@ func (se *session) run(ctx context.Context, cancel context.CancelFunc, c *carrie
 		return se.dial(ctx, c, k.Dial)
 	case *wherryv1.OpenStream_Images:
 		if ref := k.Images.GetExportReference(); ref != "" {
-			go watchEnd(c, cancel)
+			se.l.group.Go(func() { watchEnd(c, cancel) })
 			return c.finish(h.ExportImage(ctx, ref, c))
 		}
 		list, err := h.ImportImages(ctx, c)
@@ -194,7 +194,7 @@ func (se *session) dial(ctx context.Context, c *carried, d *wherryv1.DialOpen) e
 		return err
 	}
 	done := make(chan struct{})
-	go func() { // ends when the member ends the stream, or conn is closed
+	se.l.group.Go(func() { // ends when the member ends the stream, or conn is closed
 		defer close(done)
 		_, err := io.Copy(conn, c)
 		if half, ok := conn.(interface{ CloseWrite() error }); ok && err == nil {
@@ -205,7 +205,7 @@ func (se *session) dial(ctx context.Context, c *carried, d *wherryv1.DialOpen) e
 		if err != nil && !errors.Is(err, net.ErrClosed) {
 			se.l.cfg.Log.Debug("connection carried for a member", "err", err)
 		}
-	}()
+	})
 	_, err = io.Copy(c, conn)
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -2,8 +2,9 @@ package podworker
 
 import (
 	"fmt"
+	"maps"
 	"math"
-	"sort"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,13 +15,26 @@ import (
 type environment struct {
 	names  []string
 	values map[string]string
+	// named are those that $(NAME) may name: not the image's own.
+	named map[string]string
 }
 
-func (e *environment) set(name, value string) {
+func newEnvironment() *environment {
+	return &environment{values: map[string]string{}, named: map[string]string{}}
+}
+
+// base sets a variable that only the program sees.
+func (e *environment) base(name, value string) {
 	if _, ok := e.values[name]; !ok {
 		e.names = append(e.names, name)
 	}
 	e.values[name] = value
+}
+
+// set sets a variable that others may name.
+func (e *environment) set(name, value string) {
+	e.base(name, value)
+	e.named[name] = value
 }
 
 func (e *environment) list() []string {
@@ -47,10 +61,11 @@ func (e *environment) expand(s string) string {
 		case '(':
 			end := strings.IndexByte(s[i:], ')')
 			if end < 0 {
-				b.WriteString(s[i:])
-				return b.String()
+				b.WriteString("$(") // never closed: no reference
+				i++
+				continue
 			}
-			if v, ok := e.values[s[i+2:i+end]]; ok {
+			if v, ok := e.named[s[i+2:i+end]]; ok {
 				b.WriteString(v)
 			} else {
 				b.WriteString(s[i : i+end+1])
@@ -66,16 +81,19 @@ func (e *environment) expand(s string) string {
 // environment is the container's: the image's variables, the services', then
 // envFrom, then env; the later ones win.
 func (w *Worker) environment(spec *corev1.Container, image []string) (*environment, error) {
-	e := &environment{values: map[string]string{}}
+	e := newEnvironment()
 	for _, kv := range image {
-		name, value, _ := strings.Cut(kv, "=")
-		e.set(name, value)
+		if name, value, ok := strings.Cut(kv, "="); ok && name != "" {
+			e.base(name, value)
+		}
 	}
-	e.set("HOSTNAME", w.hostname())
-	known := &environment{values: map[string]string{}} // what $(NAME) may name
+	host, err := w.hostname()
+	if err != nil {
+		return nil, err
+	}
+	e.base("HOSTNAME", host)
 	for _, v := range w.node.Cluster.ServiceEnv(w.pod) {
 		e.set(v.Name, v.Value)
-		known.set(v.Name, v.Value)
 	}
 	for _, from := range spec.EnvFrom {
 		values, err := w.envFrom(from)
@@ -84,33 +102,24 @@ func (w *Worker) environment(spec *corev1.Container, image []string) (*environme
 		}
 		for _, name := range sortedKeys(values) {
 			e.set(from.Prefix+name, values[name])
-			known.set(from.Prefix+name, values[name])
 		}
 	}
 	for _, v := range spec.Env {
-		value, ok, err := w.variable(spec, v, known)
+		value, ok, err := w.variable(spec, v, e)
 		if err != nil {
 			return nil, err
 		}
 		if ok {
 			e.set(v.Name, value)
-			known.set(v.Name, value)
 		}
 	}
 	if _, ok := e.values["PATH"]; !ok {
-		e.set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		e.base("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
 	return e, nil
 }
 
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 func (w *Worker) envFrom(from corev1.EnvFromSource) (map[string]string, error) {
 	out := map[string]string{}
@@ -208,7 +217,7 @@ func (w *Worker) field(path string) (string, error) {
 	case "spec.serviceAccountName":
 		return p.Spec.ServiceAccountName, nil
 	case "status.podIP", "status.podIPs":
-		return w.state.address.String(), nil
+		return w.address(), nil
 	case "status.hostIP", "status.hostIPs":
 		if len(w.node.Addresses) > 0 {
 			return w.node.Addresses[0].String(), nil

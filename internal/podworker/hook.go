@@ -1,11 +1,9 @@
 package podworker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -13,70 +11,96 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/wherry-project/wherry/internal/probes"
 	"github.com/wherry-project/wherry/internal/runtime"
 )
 
-// maxHookOutput bounds what of a hook's output an event shows.
-const maxHookOutput = 1024
+const (
+	// maxHookOutput bounds what of a hook's output an event shows.
+	maxHookOutput = 1024
+	// hookWithin bounds a postStart hook.
+	hookWithin = 10 * time.Minute
+	// hookAgent and probeAgent are what programs see of us.
+	hookAgent  = "kube-lifecycle/1.34"
+	probeAgent = "kube-probe/1.34"
+)
 
-// started runs the postStart hook beside the worker; a container whose hook
-// fails is stopped and restarted by its policy.
-func (w *Worker) started(ctx context.Context, spec *corev1.Container, c *container) {
+// postStart runs the hook beside the worker, if there is one. The container
+// waits until it is over; one whose hook fails is stopped, and restarted by its
+// policy.
+func (w *Worker) postStart(ctx context.Context, spec *corev1.Container, c *container) {
 	if spec.Lifecycle == nil || spec.Lifecycle.PostStart == nil {
 		return
 	}
-	id, hook := c.current.ID, spec.Lifecycle.PostStart
-	run := w.hook(hook, spec, id)
-	ctx = context.WithoutCancel(ctx)
+	id, run := c.current.ID, w.hook(spec.Lifecycle.PostStart, spec, c.current.ID)
+	c.hooking = true
 	w.background(ctx, func(ctx context.Context) func(*Worker) {
-		ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, hookWithin)
 		defer cancel()
 		err := run(ctx)
 		return func(w *Worker) {
-			if err == nil || c.current == nil || c.current.ID != id || !c.current.running() {
+			if c.current == nil || c.current.ID != id || !c.current.running() {
 				return
 			}
-			w.event(corev1.EventTypeWarning, "FailedPostStartHook", fmt.Sprintf("PostStartHook failed: %v", err))
-			w.stop(ctx, c)
+			c.hooking = false
+			if err != nil {
+				w.event(corev1.EventTypeWarning, "FailedPostStartHook", fmt.Sprintf("PostStartHook failed: %v", err))
+				c.kill = &kill{message: "FailedPostStartHook"}
+			}
 		}
 	})
 }
 
-// stopHook gives the preStop hook of a running container, bounded by the grace,
-// or nil.
-func (w *Worker) stopHook(c *container) func(ctx context.Context, grace time.Duration) {
+// preStop gives the hook of a running container, bounded by the grace, or nil.
+func (w *Worker) preStop(c *container) func(ctx context.Context, grace time.Duration) {
 	spec := w.spec(c.name)
 	if spec.Lifecycle == nil || spec.Lifecycle.PreStop == nil {
 		return nil
 	}
-	run := w.hook(spec.Lifecycle.PreStop, spec, c.current.ID)
-	return func(ctx context.Context, grace time.Duration) {
-		ctx, cancel := context.WithTimeout(ctx, grace)
+	run, ended := w.hook(spec.Lifecycle.PreStop, spec, c.current.ID), c.current.end()
+	return func(whole context.Context, grace time.Duration) {
+		ctx, cancel := context.WithTimeout(whole, grace)
 		defer cancel()
-		if err := run(ctx); err != nil && !errors.Is(err, runtime.ErrNotRunning) {
-			w.tell(func(w *Worker) {
-				w.event(corev1.EventTypeWarning, "FailedPreStopHook", fmt.Sprintf("PreStopHook failed: %v", err))
-			})
+		gone := make(chan struct{})
+		defer close(gone)
+		w.group.Go(func() { // a container that has ended needs no hook
+			select {
+			case <-ended:
+				cancel()
+			case <-gone:
+			}
+		})
+		err := run(ctx)
+		if err == nil || errors.Is(err, runtime.ErrNotRunning) || errors.Is(err, context.Canceled) {
+			return
 		}
+		w.tell(whole, func(w *Worker) {
+			w.event(corev1.EventTypeWarning, "FailedPreStopHook", fmt.Sprintf("PreStopHook failed: %v", err))
+		})
 	}
 }
 
 // hook gives what runs a hook; it uses nothing of the worker that changes.
 func (w *Worker) hook(h *corev1.LifecycleHandler, spec *corev1.Container, id string) func(context.Context) error {
-	pod, address, rt := string(w.pod.UID), w.state.address.String(), w.node.Runtime
+	address := w.address()
 	switch {
 	case h.Exec != nil:
+		run := w.command(id, h.Exec.Command, maxHookOutput)
 		return func(ctx context.Context) error {
-			var out bytes.Buffer
-			code, err := rt.Exec(ctx, pod, id, runtime.ExecConfig{Args: h.Exec.Command}, runtime.Streams{Stdout: &out, Stderr: &out})
+			code, text, err := run(ctx)
 			if err == nil && code != 0 {
-				text := out.String()
-				err = fmt.Errorf("command exited with %d: %s", code, text[:min(len(text), maxHookOutput)])
+				err = fmt.Errorf("command exited with %d: %s", code, text)
 			}
 			return err
 		}
 	case h.HTTPGet != nil:
-		return func(ctx context.Context) error { return get(ctx, h.HTTPGet, spec, address) }
+		return func(ctx context.Context) error {
+			target, err := httpTarget(h.HTTPGet, spec, address, hookAgent)
+			if err == nil {
+				_, _, err = target.Get(ctx)
+			}
+			return err
+		}
 	case h.Sleep != nil:
 		return func(ctx context.Context) error {
 			t := time.NewTimer(time.Duration(h.Sleep.Seconds) * time.Second)
@@ -90,43 +114,38 @@ func (w *Worker) hook(h *corev1.LifecycleHandler, spec *corev1.Container, id str
 		}
 	}
 	return func(context.Context) error {
-		return fmt.Errorf("a hook of this kind cannot be run; exec, httpGet and sleep can")
+		return errors.New("a hook of this kind cannot be run; exec, httpGet and sleep can")
 	}
 }
 
-// get makes the request of a hook.
-func get(ctx context.Context, h *corev1.HTTPGetAction, spec *corev1.Container, address string) error {
+// command gives what runs a command in a container, with the beginning of its
+// output.
+func (w *Worker) command(id string, args []string, limit int) func(context.Context) (int, string, error) {
+	pod, rt := string(w.pod.UID), w.node.Runtime
+	return func(ctx context.Context) (int, string, error) {
+		out := &head{limit: limit}
+		code, err := rt.Exec(ctx, pod, id, runtime.ExecConfig{Args: args}, runtime.Streams{Stdout: out, Stderr: out})
+		return code, out.String(), err
+	}
+}
+
+// httpTarget is the request of a hook or probe; host is used if it names none.
+func httpTarget(h *corev1.HTTPGetAction, spec *corev1.Container, host, agent string) (probes.HTTP, error) {
 	port, err := portOf(spec, h.Port)
 	if err != nil {
-		return err
+		return probes.HTTP{}, err
 	}
-	host := h.Host
-	if host == "" {
-		host = address
+	out := probes.HTTP{Scheme: "http", Host: h.Host, Port: port, Path: h.Path, Header: http.Header{}, Agent: agent}
+	if out.Host == "" {
+		out.Host = host
 	}
-	scheme := "http"
 	if h.Scheme == corev1.URISchemeHTTPS {
-		scheme = "https"
+		out.Scheme = "https"
 	}
-	url := scheme + "://" + net.JoinHostPort(host, strconv.Itoa(port)) + h.Path
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
+	for _, one := range h.HTTPHeaders {
+		out.Header.Add(one.Name, one.Value)
 	}
-	for _, header := range h.HTTPHeaders {
-		r.Header.Set(header.Name, header.Value)
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return err
-	}
-	if err := answer.Body.Close(); err != nil {
-		return err
-	}
-	if answer.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("%s answered %s", url, answer.Status)
-	}
-	return nil
+	return out, nil
 }
 
 func portOf(spec *corev1.Container, p intstr.IntOrString) (int, error) {

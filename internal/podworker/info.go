@@ -15,47 +15,52 @@ type Info struct {
 	// ID is the newest run's in the runtime; empty if it never ran.
 	ID      string
 	Running bool
-	// Runs counts the runs that began; the newest is number Runs-1.
-	Runs int
-	// Ended is closed when the newest run has ended.
+	// Newest and Previous are the numbers of the runs whose logs are meant by
+	// these words, negative if there is none.
+	Newest, Previous int
+	// Ended is closed when the newest run has ended; nil if there is none.
 	Ended <-chan struct{}
 	NetNS string
 }
 
 // Info asks the worker about a container; "" asks about the pod alone.
 func (w *Worker) Info(ctx context.Context, container string) (Info, error) {
-	got := make(chan Info, 1)
-	found := make(chan bool, 1)
-	ask := func(w *Worker) {
-		info := Info{Pod: w.pod, NetNS: w.state.netns}
-		c := w.state.containers[container]
-		if c != nil {
-			info.Runs = c.starts
-			if c.current != nil {
-				info.ID, info.Running, info.Ended = c.current.ID, c.current.running(), c.current.end()
-			}
-		}
-		found <- c != nil || container == ""
-		got <- info
-	}
+	got := make(chan *Info, 1)
+	w.tell(ctx, func(w *Worker) { got <- w.info(container) })
+	gone := apierr.New(apierr.ErrNotFound, "the pod is no longer on this node")
 	select {
-	case w.inbox <- ask:
-	case <-w.done:
-		return Info{}, apierr.New(apierr.ErrNotFound, "the pod is no longer on this node")
-	case <-ctx.Done():
-		return Info{}, ctx.Err()
-	}
-	select {
-	case ok := <-found:
-		if !ok {
+	case info := <-got:
+		if info == nil {
 			return Info{}, apierr.New(apierr.ErrBadRequest, "container %s is not valid for this pod", container)
 		}
-		return <-got, nil
+		return *info, nil
 	case <-w.done:
-		return Info{}, apierr.New(apierr.ErrNotFound, "the pod is no longer on this node")
+		return Info{}, gone
 	case <-ctx.Done():
 		return Info{}, fmt.Errorf("ask the pod's worker: %w", ctx.Err())
 	}
+}
+
+// info is nil if there is no such container.
+func (w *Worker) info(container string) *Info {
+	info := &Info{Pod: w.pod, NetNS: w.state.netns, Newest: -1, Previous: -1}
+	c := w.state.containers[container]
+	if c == nil {
+		if container == "" {
+			return info
+		}
+		return nil
+	}
+	info.Newest, info.Previous = c.starts-1, c.starts-2
+	if c.current == nil {
+		info.Previous = c.starts - 1 // it ended and runs once more
+		return info
+	}
+	info.ID, info.Running, info.Ended = c.current.ID, c.current.running(), c.current.end()
+	if c.current.ended() && again(w.pod, w.spec(container), c) && !ending(w.pod, &w.state) {
+		info.Previous = c.starts - 1 // a restart is due: this is the last one
+	}
+	return info
 }
 
 // end gives a channel that is closed when the run has ended.

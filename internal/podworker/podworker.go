@@ -1,21 +1,23 @@
 // Package podworker lives one pod's life on a node: a worker looks at what is
 // wanted and what is there, takes the next step, and reports the status. The
-// choice of the step is a pure function of the two; a status only goes forward.
+// choice of the step and the status are pure functions of the two; a status
+// only goes forward.
 //
 // A worker may die with its noded at any point: its successor finds sandbox and
-// containers by what the runtime lists, and goes on from there.
+// containers by what the runtime lists, and what the runtime does not have
+// (counts, how runs ended whose sandbox is gone) by the status that the worker
+// keeps in the pod's folder.
 package podworker
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
-	"reflect"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/wherry-project/wherry/internal/images"
 	"github.com/wherry-project/wherry/internal/network"
@@ -39,8 +41,8 @@ type Node struct {
 	Name string
 	// Addresses are the node's own; the first is its InternalIP.
 	Addresses []netip.Addr
-	// Dir holds a folder per pod (files, termination messages), LogDir the
-	// pods' logs.
+	// Dir holds a folder per pod (files, termination messages, the last
+	// status), LogDir the pods' logs.
 	Dir, LogDir string
 	Runtime     runtime.Runtime
 	Network     Network
@@ -48,15 +50,17 @@ type Node struct {
 	Volumes     Volumes
 	// Slots bounds how many starts of containers and sandboxes run at once.
 	Slots chan struct{}
-	// Report hands the newest status on. Terminated says that nothing is left.
+	// Report hands the newest status on. Terminated says that nothing is left
+	// but the object, which may go.
 	Report func(pod *corev1.Pod, status *corev1.PodStatus, terminated bool)
+	// Pending reports whether a status of the pod is still on its way. Nil
+	// says never.
+	Pending func(pod *corev1.Pod) bool
 	// Event records something about a pod.
 	Event func(pod *corev1.Pod, eventType, reason, message string)
 	// Cluster gives what the pod is told of the cluster.
 	Cluster Cluster
 	Log     *slog.Logger
-	// Now is the clock; nil is time.Now.
-	Now func() time.Time
 }
 
 // Cluster answers what a pod's files and environment need.
@@ -65,6 +69,8 @@ type Cluster interface {
 	// a DNSConfigForming event.
 	ResolvConf(pod *corev1.Pod) (text string, warnings []string)
 	Hosts(pod *corev1.Pod, addresses []netip.Addr) string
+	// Domain is the cluster's.
+	Domain() string
 	// ServiceEnv are the variables of the services that the pod sees.
 	ServiceEnv(pod *corev1.Pod) []corev1.EnvVar
 	// ConfigMap and Secret find what the pod names; not ok when missing.
@@ -77,18 +83,21 @@ type Worker struct {
 	node  *Node
 	inbox chan func(*Worker)
 	done  chan struct{}
-	news  chan struct{} // signals a wish
+	news  chan struct{} // signals what waits under mu
 
 	mu      sync.Mutex
 	wish    *corev1.Pod
 	wished  bool
 	refresh bool
+	exits   map[string]runtime.Event // by container: not seen yet
+	lost    bool                     // the sandbox may be; not seen yet
 
 	// The rest belongs to Run's goroutine.
 	pod      *corev1.Pod
 	state    state
 	reported *corev1.PodStatus
 	final    bool // the end was reported
+	group    sync.WaitGroup
 }
 
 // inboxSize is how many messages wait for a busy worker; senders wait beyond.
@@ -96,8 +105,18 @@ const inboxSize = 64
 
 // New makes a worker for a pod. Found is what the runtime has of it already.
 func New(node *Node, pod *corev1.Pod, found *runtime.Sandbox) *Worker {
-	w := &Worker{node: node, inbox: make(chan func(*Worker), inboxSize), done: make(chan struct{}), news: make(chan struct{}, 1), pod: pod}
-	w.state = newState(pod, found)
+	w := &Worker{
+		node: node, inbox: make(chan func(*Worker), inboxSize), done: make(chan struct{}), news: make(chan struct{}, 1),
+		pod: pod, exits: map[string]runtime.Event{},
+	}
+	known, err := w.lastStatus()
+	if err != nil {
+		node.Log.Warn("the pod's last status is lost", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+	}
+	if known == nil {
+		known = &pod.Status
+	}
+	w.state = newState(pod, known, found, time.Now())
 	return w
 }
 
@@ -119,6 +138,21 @@ func (w *Worker) Refresh() {
 	w.wake()
 }
 
+// Event tells what happened in the pod's sandbox. It never blocks.
+func (w *Worker) Event(e runtime.Event) {
+	w.mu.Lock()
+	if e.Kind == runtime.SandboxLost {
+		w.lost = true
+	} else {
+		w.exits[e.Container.ID] = e
+	}
+	w.mu.Unlock()
+	w.wake()
+}
+
+// Done is closed when nothing is left of the pod on the node, nor in the API.
+func (w *Worker) Done() <-chan struct{} { return w.done }
+
 func (w *Worker) wake() {
 	select {
 	case w.news <- struct{}{}:
@@ -126,77 +160,85 @@ func (w *Worker) wake() {
 	}
 }
 
-// wishes takes what Want and Refresh left.
-func (w *Worker) wishes() {
+// take takes what Want, Refresh and Event left.
+func (w *Worker) take() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.refresh {
-		w.refresh, w.state.volumesDone = false, false
+	wish, wished, refresh, exits, lost := w.wish, w.wished, w.refresh, w.exits, w.lost
+	w.wished, w.refresh, w.lost = false, false, false
+	if len(exits) > 0 {
+		w.exits = map[string]runtime.Event{}
 	}
-	if !w.wished {
-		return
+	w.mu.Unlock()
+	for _, e := range exits {
+		w.state.observe(e)
 	}
-	w.wished = false
-	if w.wish == nil {
+	w.state.doubt = w.state.doubt || lost
+	if refresh {
+		w.state.refresh()
+	}
+	if wished {
+		w.want(wish)
+	}
+}
+
+// want takes a new wish.
+func (w *Worker) want(pod *corev1.Pod) {
+	if pod == nil {
 		w.state.orphan = true
 		return
 	}
-	w.pod = w.wish
-	if w.reported != nil && readyOf(w.pod.Status.Conditions) != readyOf(w.reported.Conditions) {
+	w.state.changed(w.pod, pod)
+	w.pod = pod
+	pending := w.node.Pending != nil && w.node.Pending(pod)
+	if w.reported != nil && !pending && !sameStatus(&pod.Status, w.reported) {
 		w.reported = nil // somebody else wrote over it: say it again
 	}
 }
 
-func readyOf(list []corev1.PodCondition) corev1.ConditionStatus {
-	for _, c := range list {
-		if c.Type == corev1.PodReady {
-			return c.Status
+// sameStatus reports whether what the API has is what the node said.
+func sameStatus(have, said *corev1.PodStatus) bool {
+	owned := map[corev1.PodConditionType]corev1.ConditionStatus{}
+	for _, c := range have.Conditions {
+		owned[c.Type] = c.Status
+	}
+	for _, c := range said.Conditions {
+		if owned[c.Type] != c.Status {
+			return false
 		}
 	}
-	return ""
+	return have.Phase == said.Phase && have.PodIP == said.PodIP &&
+		equality.Semantic.DeepEqual(have.ContainerStatuses, said.ContainerStatuses) &&
+		equality.Semantic.DeepEqual(have.InitContainerStatuses, said.InitContainerStatuses)
 }
-
-// Event tells what happened in the pod's sandbox.
-func (w *Worker) Event(e runtime.Event) {
-	w.tell(func(w *Worker) { w.state.observe(e) })
-}
-
-// Done is closed when nothing is left of the pod on the node.
-func (w *Worker) Done() <-chan struct{} { return w.done }
 
 // tell gives a message to the worker; after its end nobody listens.
-func (w *Worker) tell(f func(*Worker)) {
+func (w *Worker) tell(ctx context.Context, f func(*Worker)) {
 	select {
 	case w.inbox <- f:
 	case <-w.done:
+	case <-ctx.Done():
 	}
 }
 
-func (w *Worker) now() time.Time {
-	if w.node.Now != nil {
-		return w.node.Now()
-	}
-	return time.Now()
-}
-
-// Run works until the pod is gone, or ctx ends; then the containers go on
-// without it.
+// Run works until the pod is gone from the node and the API, or ctx ends; then
+// the containers go on without it.
 func (w *Worker) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer w.group.Wait()
 	defer cancel()
 	for ctx.Err() == nil {
 		w.drain()
 		for _, c := range w.state.containers {
 			c.current.closeEnded()
 		}
-		s := plan(w.pod, &w.state, w.now())
+		w.watchProbes(ctx)
+		s := plan(w.pod, &w.state, time.Now())
 		if s.kind == waitFor {
-			w.report(false)
+			w.report()
 			w.rest(ctx, s.delay)
 			continue
 		}
 		if s.kind == finish {
-			w.report(true)
 			close(w.done)
 			return
 		}
@@ -208,7 +250,7 @@ func (w *Worker) Run(ctx context.Context) {
 
 // drain takes all messages that are there.
 func (w *Worker) drain() {
-	w.wishes()
+	w.take()
 	for {
 		select {
 		case f := <-w.inbox:
@@ -236,27 +278,36 @@ func (w *Worker) rest(ctx context.Context, delay time.Duration) {
 	}
 }
 
-// report sends the status if it is new. The pod's end is told even if nothing
-// else changed.
-func (w *Worker) report(end bool) {
+// report sends the status if it is new, and keeps it for a successor.
+func (w *Worker) report() {
 	if w.state.orphan {
 		return // nobody has the object any more
 	}
-	st := status(w.pod, &w.state, w.node, w.now())
-	if !end && w.reported != nil && reflect.DeepEqual(w.reported, st) {
+	st := w.look()
+	end := w.state.torn && w.pod.DeletionTimestamp != nil
+	if w.reported != nil && w.final == end && equality.Semantic.DeepEqual(w.reported, st) {
 		return
 	}
-	w.reported = st
-	w.node.Report(w.pod, st, end && w.pod.DeletionTimestamp != nil)
+	if err := w.keepStatus(st, false); err != nil {
+		w.node.Log.Warn("the pod's status is not kept", "pod", w.pod.Namespace+"/"+w.pod.Name, "err", err)
+	}
+	w.reported, w.final = st, end
+	w.node.Report(w.pod, st, end)
+}
+
+// look makes the status as it is now. Conditions that stay keep their times.
+func (w *Worker) look() *corev1.PodStatus {
+	st := status(w.pod, &w.state, w.node.Addresses, time.Now())
+	w.state.conditions = st.Conditions
+	return st
 }
 
 // background runs something slow beside the worker; its result comes back as a
-// message.
+// message, unless ctx ended.
 func (w *Worker) background(ctx context.Context, work func(ctx context.Context) func(*Worker)) {
-	go func() { // joined by the worker's end: ctx ends then
-		result := work(ctx)
-		if ctx.Err() == nil || !errors.Is(ctx.Err(), context.Canceled) {
-			w.tell(result)
+	w.group.Go(func() {
+		if result := work(ctx); ctx.Err() == nil {
+			w.tell(ctx, result)
 		}
-	}()
+	})
 }

@@ -1,8 +1,8 @@
 package podworker
 
 import (
-	"encoding/base64"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/wherry-project/wherry/internal/images"
+	"github.com/wherry-project/wherry/internal/podspec"
 	"github.com/wherry-project/wherry/internal/runtime"
 )
 
@@ -23,16 +24,21 @@ const (
 	labelImageID = "imageID"
 )
 
-func (w *Worker) sandboxConfig() runtime.SandboxConfig {
+func (w *Worker) sandboxConfig() (runtime.SandboxConfig, error) {
 	spec := w.pod.Spec
 	cfg := runtime.SandboxConfig{
 		ID: string(w.pod.UID), Name: w.pod.Namespace + "/" + w.pod.Name, NetNS: w.state.netns,
-		HostIPC: spec.HostIPC, HostPID: spec.HostPID, SharePID: spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace,
-		LogDir: w.logDir(),
-		Labels: map[string]string{"namespace": w.pod.Namespace, "name": w.pod.Name},
+		HostIPC: spec.HostIPC, HostPID: spec.HostPID, SharePID: isTrue(spec.ShareProcessNamespace),
+		LogDir:    w.logDir(),
+		Labels:    map[string]string{"namespace": w.pod.Namespace, "name": w.pod.Name},
+		Resources: podLimits(w.pod),
 	}
 	if !spec.HostNetwork {
-		cfg.Hostname = w.hostname()
+		host, err := w.hostname()
+		if err != nil {
+			return cfg, err
+		}
+		cfg.Hostname = host
 	}
 	switch w.pod.Status.QOSClass {
 	case corev1.PodQOSBurstable:
@@ -48,12 +54,33 @@ func (w *Worker) sandboxConfig() runtime.SandboxConfig {
 			cfg.Sysctls[s.Name] = s.Value
 		}
 	}
-	return cfg
+	return cfg, nil
+}
+
+// podLimits bounds all containers together: by a limit only where each has one.
+func podLimits(pod *corev1.Pod) runtime.Resources {
+	requests, all := podspec.Requests(&pod.Spec), podspec.Limits(&pod.Spec)
+	r := corev1.ResourceRequirements{Requests: requests, Limits: corev1.ResourceList{}}
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		bounded := true
+		for _, c := range allContainers(pod) {
+			q, ok := c.Resources.Limits[name]
+			bounded = bounded && ok && !q.IsZero()
+		}
+		if pod.Spec.Resources != nil {
+			q, ok := pod.Spec.Resources.Limits[name]
+			bounded = bounded || ok && !q.IsZero()
+		}
+		if bounded {
+			r.Limits[name] = all[name]
+		}
+	}
+	return limits(r)
 }
 
 // containerConfig translates a container's spec. Its error says what of the
 // spec, or of what it names, keeps the container from being made.
-func (w *Worker) containerConfig(spec *corev1.Container, c *container) (runtime.ContainerConfig, error) {
+func (w *Worker) containerConfig(ctx context.Context, spec *corev1.Container, c *container) (runtime.ContainerConfig, error) {
 	img := c.image
 	id := fmt.Sprintf("%s-%d", c.name, c.starts)
 	env, err := w.environment(spec, img.Config.Env)
@@ -72,19 +99,19 @@ func (w *Worker) containerConfig(spec *corev1.Container, c *container) (runtime.
 	}
 	cfg.Args = arguments(spec, img.Config, env)
 	if len(cfg.Args) == 0 {
-		return cfg, fmt.Errorf("no command specified")
+		return cfg, errors.New("no command specified")
 	}
 	cfg.StopSignal, err = stopSignal(img.Config.StopSignal)
 	if err != nil {
 		return cfg, err
 	}
 	cfg.Resources = limits(spec.Resources)
-	adj := oomScore(w.pod, spec)
+	adj := oomScore(w.pod, spec, memoryTotal())
 	cfg.OOMScoreAdj = &adj
 	if err := w.security(spec, *img, &cfg); err != nil {
 		return cfg, err
 	}
-	return cfg, w.mount(spec, id, env, &cfg)
+	return cfg, w.mount(ctx, spec, id, env, &cfg)
 }
 
 // arguments joins command and args of the spec and of the image as Kubernetes
@@ -147,8 +174,10 @@ func limits(r corev1.ResourceRequirements) runtime.Resources {
 
 func shares(q resource.Quantity) uint64 { return uint64(max(q.MilliValue()*1024/1000, 2)) }
 
-// oomScore is who is killed first when memory runs out.
-func oomScore(pod *corev1.Pod, spec *corev1.Container) int {
+// oomScore is who is killed first when memory runs out, by the container's
+// request and the machine's memory. A sidecar is not killed before the app
+// containers that it serves.
+func oomScore(pod *corev1.Pod, spec *corev1.Container, total int64) int {
 	if pod.Spec.PriorityClassName == "system-node-critical" {
 		return -997
 	}
@@ -158,12 +187,30 @@ func oomScore(pod *corev1.Pod, spec *corev1.Container) int {
 	case corev1.PodQOSBestEffort:
 		return 1000
 	}
+	score := scoreOf(spec, total)
+	if sidecar(spec) {
+		least := int64(-1) // of what app containers request
+		for i := range pod.Spec.Containers {
+			q := pod.Spec.Containers[i].Resources.Requests[corev1.ResourceMemory]
+			if least < 0 || q.Value() < least {
+				least = q.Value()
+			}
+		}
+		score = min(score, scoreFor(least, total))
+	}
+	return score
+}
+
+func scoreOf(spec *corev1.Container, total int64) int {
 	request := spec.Resources.Requests[corev1.ResourceMemory]
-	total := memoryTotal()
+	return scoreFor(request.Value(), total)
+}
+
+func scoreFor(request, total int64) int {
 	if total <= 0 {
 		return 999
 	}
-	return int(min(max(1000-1000*request.Value()/total, 3), 999))
+	return int(min(max(1000-1000*request/total, 3), 999))
 }
 
 func memoryTotal() int64 {
@@ -200,6 +247,7 @@ func (w *Worker) security(spec *corev1.Container, img images.Image, cfg *runtime
 	if err := nonRoot(first(sc.RunAsNonRoot, psc.RunAsNonRoot), user, img, spec.Name, w.pod); err != nil {
 		return err
 	}
+	cfg.User.OnlyGroups = psc.SupplementalGroupsPolicy != nil && *psc.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict
 	for _, g := range psc.SupplementalGroups {
 		cfg.User.Groups = append(cfg.User.Groups, int(g))
 	}
@@ -263,7 +311,7 @@ func first[T any](a, b *T) *T {
 func isTrue(b *bool) bool { return b != nil && *b }
 
 // mount gives the container its files and volumes.
-func (w *Worker) mount(spec *corev1.Container, id string, env *environment, cfg *runtime.ContainerConfig) error {
+func (w *Worker) mount(ctx context.Context, spec *corev1.Container, id string, env *environment, cfg *runtime.ContainerConfig) error {
 	cfg.Mounts = append(cfg.Mounts, w.fileMounts(spec)...)
 	if spec.TerminationMessagePath != "" {
 		m, err := w.terminationMount(spec, id)
@@ -272,16 +320,25 @@ func (w *Worker) mount(spec *corev1.Container, id string, env *environment, cfg 
 		}
 		cfg.Mounts = append(cfg.Mounts, m)
 	}
-	for _, vm := range spec.VolumeMounts {
-		dir, ok := w.state.volumes[vm.Name]
+	for i, vm := range spec.VolumeMounts {
+		source, ok := w.state.volumes[vm.Name]
 		if !ok {
 			return fmt.Errorf("volumeMounts %q: volume is not there", vm.Name)
 		}
-		source, err := subPath(dir, vm, env)
-		if err != nil {
-			return err
+		sub := vm.SubPath
+		if vm.SubPathExpr != "" {
+			sub = env.expand(vm.SubPathExpr)
 		}
-		m := runtime.Mount{Source: source, Target: path.Clean(vm.MountPath), ReadOnly: vm.ReadOnly}
+		if sub != "" {
+			var err error
+			if source, err = w.node.Volumes.SubPath(ctx, string(w.pod.UID), fmt.Sprintf("%s-%d", spec.Name, i), source, sub); err != nil {
+				return fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, spec.Name, err)
+			}
+		}
+		m := runtime.Mount{Source: source, Target: path.Clean(vm.MountPath), ReadOnly: vm.ReadOnly || w.readOnly(vm.Name)}
+		if rr := vm.RecursiveReadOnly; rr != nil && vm.ReadOnly {
+			m.RecursiveReadOnly = *rr == corev1.RecursiveReadOnlyEnabled || *rr == corev1.RecursiveReadOnlyIfPossible
+		}
 		if vm.MountPropagation != nil {
 			switch *vm.MountPropagation {
 			case corev1.MountPropagationHostToContainer:
@@ -295,37 +352,44 @@ func (w *Worker) mount(spec *corev1.Container, id string, env *environment, cfg 
 	return nil
 }
 
-// pullSecrets are the logins that the pod's imagePullSecrets hold.
-func (w *Worker) pullSecrets() []images.Auth {
-	var out []images.Auth
-	for _, ref := range w.pod.Spec.ImagePullSecrets {
-		s, ok := w.node.Cluster.Secret(w.pod.Namespace, ref.Name)
-		if !ok {
-			w.event(corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", ref.Name))
-			continue
+// readOnly reports whether a volume holds what the API says, which no container
+// changes.
+func (w *Worker) readOnly(volume string) bool {
+	for _, v := range w.pod.Spec.Volumes {
+		if v.Name == volume {
+			return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 		}
-		out = append(out, logins(s.Data[corev1.DockerConfigJsonKey])...)
 	}
-	return out
+	return false
 }
 
-// logins reads a Docker config.
-func logins(config []byte) []images.Auth {
-	var file struct {
-		Auths map[string]struct {
-			Username, Password, Auth, IdentityToken string
+// refusal says why the node does not take a pod, or nil.
+func refusal(pod *corev1.Pod) *problem {
+	if pod.Spec.SecurityContext == nil {
+		return nil
+	}
+	for _, s := range pod.Spec.SecurityContext.Sysctls {
+		name := strings.ReplaceAll(s.Name, "/", ".")
+		if !safeSysctl(name) {
+			return &problem{reason: "SysctlForbidden", message: fmt.Sprintf("Pod was rejected: forbidden sysctl: %q not allowlisted", s.Name)}
+		}
+		if pod.Spec.HostNetwork && strings.HasPrefix(name, "net.") {
+			return &problem{reason: "SysctlForbidden", message: fmt.Sprintf("Pod was rejected: forbidden sysctl: %q not allowed with host net enabled", s.Name)}
+		}
+		if pod.Spec.HostIPC && strings.HasPrefix(name, "kernel.") {
+			return &problem{reason: "SysctlForbidden", message: fmt.Sprintf("Pod was rejected: forbidden sysctl: %q not allowed with host ipc enabled", s.Name)}
 		}
 	}
-	if json.Unmarshal(config, &file) != nil {
-		return nil // validated when the Secret was made
+	return nil
+}
+
+// safeSysctl reports whether a sysctl concerns nobody but the pod.
+func safeSysctl(name string) bool {
+	switch name {
+	case "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range",
+		"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ip_local_reserved_ports", "net.ipv4.tcp_keepalive_time",
+		"net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem":
+		return true
 	}
-	var out []images.Auth
-	for _, a := range file.Auths {
-		auth := images.Auth{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken}
-		if raw, err := base64.StdEncoding.DecodeString(a.Auth); err == nil && a.Auth != "" {
-			auth.Username, auth.Password, _ = strings.Cut(string(raw), ":")
-		}
-		out = append(out, auth)
-	}
-	return out
+	return false
 }

@@ -3,8 +3,6 @@ package podworker
 import (
 	"context"
 	"fmt"
-	"path"
-	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -19,6 +17,10 @@ type Volumes interface {
 	// Apply makes the volumes those of cfg and gives the path of each by
 	// name. Applying again refreshes what changed.
 	Apply(ctx context.Context, cfg volumes.Config) (map[string]string, error)
+	// SubPath gives a path that shows sub, which is relative, of a volume for
+	// one mount; it never leads out of the volume. Asking again under the
+	// same mount's name replaces the former one.
+	SubPath(ctx context.Context, podID, mount, volume, sub string) (string, error)
 	// Remove takes a pod's volumes away; none is no error.
 	Remove(ctx context.Context, podID string) error
 }
@@ -30,9 +32,10 @@ func (w *Worker) makeVolumes(ctx context.Context) error {
 		cfg.FSGroup = sc.FSGroup
 	}
 	for i := range w.pod.Spec.Volumes {
+		name := w.pod.Spec.Volumes[i].Name
 		v, err := w.volume(&w.pod.Spec.Volumes[i])
 		if err != nil {
-			return fmt.Errorf("volume %q: %w", w.pod.Spec.Volumes[i].Name, err)
+			return fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", name, err) //nolint:staticcheck // the event's text
 		}
 		cfg.Volumes = append(cfg.Volumes, v)
 	}
@@ -40,7 +43,7 @@ func (w *Worker) makeVolumes(ctx context.Context) error {
 	if len(cfg.Volumes) > 0 {
 		var err error
 		if paths, err = w.node.Volumes.Apply(ctx, cfg); err != nil {
-			return err
+			return fmt.Errorf("MountVolume.SetUp failed for %w", err) //nolint:staticcheck // as above
 		}
 	}
 	w.state.volumes, w.state.volumesDone = paths, true
@@ -56,6 +59,9 @@ func (w *Worker) volume(v *corev1.Volume) (volumes.Volume, error) {
 		out.Empty = &volumes.Empty{Memory: v.EmptyDir.Medium == corev1.StorageMediumMemory}
 		if v.EmptyDir.SizeLimit != nil {
 			out.Empty.Size = v.EmptyDir.SizeLimit.Value()
+		}
+		if limit := podLimits(w.pod).Memory; out.Empty.Memory && limit > 0 && (out.Empty.Size <= 0 || limit < out.Empty.Size) {
+			out.Empty.Size = limit
 		}
 	case v.HostPath != nil:
 		out.Host = &volumes.Host{Path: v.HostPath.Path}
@@ -103,7 +109,7 @@ func keyed(f *volumes.Files, data map[string][]byte, items []corev1.KeyToPath, a
 			if isTrue(optional) {
 				continue
 			}
-			return fmt.Errorf("references non-existent key: %s of %s", it.Key, what)
+			return fmt.Errorf("references non-existent %s key: %s", what, it.Key)
 		}
 		f.Add(it.Path, v, mode(it.Mode, all))
 	}
@@ -122,7 +128,7 @@ func (w *Worker) configMapFiles(f *volumes.Files, name string, items []corev1.Ke
 	for k, v := range cm.BinaryData {
 		data[k] = v
 	}
-	return keyed(f, data, items, all, optional, "configmap "+name)
+	return keyed(f, data, items, all, optional, "config")
 }
 
 func (w *Worker) secretFiles(f *volumes.Files, name string, items []corev1.KeyToPath, all *int32, optional *bool) error {
@@ -130,7 +136,7 @@ func (w *Worker) secretFiles(f *volumes.Files, name string, items []corev1.KeyTo
 	if !ok {
 		return unless(optional, fmt.Errorf("secret %q not found", name))
 	}
-	return keyed(f, s.Data, items, all, optional, "secret "+name)
+	return keyed(f, s.Data, items, all, optional, "secret")
 }
 
 func (w *Worker) downwardFiles(f *volumes.Files, items []corev1.DownwardAPIVolumeFile, all *int32) error {
@@ -170,22 +176,6 @@ func (w *Worker) projected(p *corev1.ProjectedVolumeSource) (*volumes.Files, err
 		}
 	}
 	return f, nil
-}
-
-// subPath gives the part of a volume that a mount wants; it never leaves the
-// volume.
-func subPath(dir string, m corev1.VolumeMount, env *environment) (string, error) {
-	sub := m.SubPath
-	if m.SubPathExpr != "" {
-		sub = env.expand(m.SubPathExpr)
-	}
-	if sub == "" {
-		return dir, nil
-	}
-	if path.IsAbs(sub) || !filepath.IsLocal(sub) {
-		return "", fmt.Errorf("subPath %q of volume %q must be a relative path without ..", sub, m.Name)
-	}
-	return volumes.SubPath(dir, sub)
 }
 
 // wholeNode is what a container without a limit may use.

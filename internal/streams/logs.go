@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/wherry-project/wherry/internal/shim"
@@ -29,54 +30,117 @@ type Options struct {
 	Limit int64
 }
 
+const (
+	readSize  = 64 << 10
+	writeSize = 32 << 10
+)
+
 // errLimit ends a copy that has written what it may.
 var errLimit = errors.New("limit reached")
 
 // Logs copies the log at path, with its rotated files, to out. Ended is closed
 // when the container has ended and all its output is in the log. A log that is
 // not there is an error of kind os.ErrNotExist.
-func Logs(ctx context.Context, path string, ended <-chan struct{}, o Options, out io.Writer) error {
-	old, err := shim.RotatedLogs(path)
-	if err != nil {
-		return fmt.Errorf("find rotated logs: %w", err)
+func Logs(ctx context.Context, path string, ended <-chan struct{}, o Options, out io.Writer) (err error) {
+	c := &copier{o: o, out: bufio.NewWriterSize(out, writeSize), left: o.Limit}
+	var w *watch
+	if o.Follow {
+		if w, err = newWatch(path); err != nil {
+			return err
+		}
+		defer w.close()
 	}
-	c := &copier{o: o, out: out, left: o.Limit}
+	files, err := open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { closeAll(files) }()
 	if o.Tail >= 0 {
-		total, err := count(ctx, append(old, path), o.Since)
+		total, err := count(ctx, files, o.Since)
 		if err != nil {
 			return err
 		}
 		c.skip = max(total-o.Tail, 0)
 	}
-	for _, name := range old {
-		if err := c.file(ctx, name); err != nil {
-			return quiet(err)
+	for _, f := range files[:len(files)-1] {
+		if err := c.file(ctx, f); err != nil {
+			return c.end(err)
 		}
 	}
-	return quiet(c.grow(ctx, path, ended))
+	closeAll(files[:len(files)-1])
+	newest := files[len(files)-1]
+	files = nil
+	return c.end(c.grow(ctx, newest, path, w, ended))
 }
 
-func quiet(err error) error {
-	if errors.Is(err, errLimit) {
-		return nil
+// open opens the log's files, the oldest first, as they are at one moment.
+func open(path string) ([]*os.File, error) {
+	for {
+		names, err := list(path)
+		if err != nil {
+			return nil, err
+		}
+		files := make([]*os.File, 0, len(names))
+		for _, name := range names {
+			f, oerr := os.Open(name)
+			if errors.Is(oerr, os.ErrNotExist) && name == path && len(files) > 0 {
+				return files, nil // rotated, and the next one is yet to come
+			}
+			if oerr != nil {
+				err = oerr
+				break
+			}
+			files = append(files, f)
+		}
+		if err == nil && unchanged(files, path) {
+			return files, nil
+		}
+		closeAll(files)
+		if now, lerr := list(path); err != nil && (lerr != nil || slices.Equal(now, names)) {
+			return nil, err // not for a rotation that came between
+		}
 	}
-	return err
 }
 
-// count gives the whole lines of the files that are not before since.
-func count(ctx context.Context, files []string, since time.Time) (int64, error) {
+// list names the log's files, the oldest first.
+func list(path string) ([]string, error) {
+	old, err := shim.RotatedLogs(path)
+	if err != nil {
+		return nil, fmt.Errorf("find rotated logs: %w", err)
+	}
+	return append(old, path), nil
+}
+
+// unchanged reports whether the newest file is still the log.
+func unchanged(files []*os.File, path string) bool {
+	was, err := files[len(files)-1].Stat()
+	if err != nil {
+		return false
+	}
+	is, err := os.Stat(path)
+	return err == nil && os.SameFile(was, is)
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close() // only read
+	}
+}
+
+// count gives the whole lines of the files that are not before since, and goes
+// back to their beginnings.
+func count(ctx context.Context, files []*os.File, since time.Time) (int64, error) {
 	n := int64(0)
-	c := &copier{o: Options{Since: since, Limit: -1}, left: -1, out: io.Discard, each: func(l shim.Line) {
+	c := &copier{o: Options{Since: since}, each: func(l shim.Line) {
 		if !l.Partial {
 			n++
 		}
 	}}
-	for i, name := range files {
-		err := c.file(ctx, name)
-		if errors.Is(err, os.ErrNotExist) && i < len(files)-1 {
-			continue // pruned meanwhile
+	for _, f := range files {
+		if err := c.file(ctx, f); err != nil {
+			return 0, err
 		}
-		if err != nil {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return 0, err
 		}
 	}
@@ -86,21 +150,24 @@ func count(ctx context.Context, files []string, since time.Time) (int64, error) 
 // copier writes lines of a log as they were asked for.
 type copier struct {
 	o    Options
-	out  io.Writer
+	out  *bufio.Writer
 	left int64
 	skip int64
 	each func(shim.Line) // if set, instead of writing
 	mid  bool            // the last line was partial: no time stamp before the rest
 }
 
-// file copies a file that no longer grows.
-func (c *copier) file(ctx context.Context, name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
+// end sends what is still held back.
+func (c *copier) end(err error) error {
+	if errors.Is(err, errLimit) {
+		err = nil
 	}
-	defer f.Close()
-	_, err = c.lines(ctx, bufio.NewReaderSize(f, 64<<10), nil)
+	return errors.Join(err, c.out.Flush())
+}
+
+// file copies a file that no longer grows.
+func (c *copier) file(ctx context.Context, f *os.File) error {
+	_, err := c.lines(ctx, bufio.NewReaderSize(f, readSize), nil)
 	return err
 }
 
@@ -111,19 +178,32 @@ func (c *copier) lines(ctx context.Context, r *bufio.Reader, rest []byte) ([]byt
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		b, err := r.ReadBytes('\n')
-		rest = append(rest, b...)
-		if errors.Is(err, io.EOF) {
+		b, err := r.ReadSlice('\n')
+		if len(rest) > 0 || err != nil {
+			if len(rest)+len(b) <= maxLine { // the shim writes none that is longer
+				rest = append(rest, b...)
+			}
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case errors.Is(err, io.EOF):
 			return rest, nil
-		} else if err != nil {
+		case err != nil:
 			return nil, err
 		}
-		if err := c.line(rest); err != nil {
+		if len(rest) > 0 {
+			b = rest
+		}
+		if err := c.line(b); err != nil {
 			return nil, err
 		}
 		rest = rest[:0]
 	}
 }
+
+// maxLine is what a line of a log has at most, with its time and tag.
+const maxLine = shim.MaxLine + 256
 
 func (c *copier) line(b []byte) error {
 	l, err := shim.ParseLine(b)
@@ -143,15 +223,16 @@ func (c *copier) line(b []byte) error {
 		}
 		return nil
 	}
-	text := append([]byte(nil), l.Text...)
-	if !l.Partial {
-		text = append(text, '\n')
-	}
 	if c.o.Timestamps && !c.mid {
-		text = append([]byte(l.Time.UTC().Format(time.RFC3339Nano)+" "), text...)
+		if err := c.write(l.Time.UTC().AppendFormat(nil, time.RFC3339Nano+" ")); err != nil {
+			return err
+		}
 	}
 	c.mid = l.Partial
-	return c.write(text)
+	if err := c.write(l.Text); err != nil || l.Partial {
+		return err
+	}
+	return c.write([]byte{'\n'})
 }
 
 func (c *copier) write(b []byte) error {
@@ -159,6 +240,7 @@ func (c *copier) write(b []byte) error {
 		if _, err := c.out.Write(b[:c.left]); err != nil {
 			return err
 		}
+		c.left = 0
 		return errLimit
 	}
 	if c.left >= 0 {
@@ -168,40 +250,40 @@ func (c *copier) write(b []byte) error {
 	return err
 }
 
-// grow copies the newest file, and with Follow what is added to it and to its
-// successors.
-func (c *copier) grow(ctx context.Context, path string, ended <-chan struct{}) error {
-	w, err := newWatch(path)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { f.Close() }()
+// grow copies the newest file, and with a watch what is added to it and to its
+// successors. It closes f.
+func (c *copier) grow(ctx context.Context, f *os.File, path string, w *watch, ended <-chan struct{}) error {
+	defer func() { _ = f.Close() }() // only read
 	var rest []byte
+	var err error
 	over := false
-	r := bufio.NewReaderSize(f, 64<<10)
+	r := bufio.NewReaderSize(f, readSize)
 	for {
 		if rest, err = c.lines(ctx, r, rest); err != nil {
 			return err
 		}
-		next, rotated := successor(f, path)
-		if rotated {
+		if w == nil {
+			return nil
+		}
+		next, err := successor(f, path)
+		if err != nil {
+			return err
+		}
+		if next != nil {
 			// What was written between the last read and the rotation.
 			if rest, err = c.lines(ctx, r, rest); err != nil {
-				next.Close()
-				return err
+				return errors.Join(err, next.Close())
 			}
-			f.Close()
+			_ = f.Close() // only read
 			f, rest = next, rest[:0]
 			r.Reset(f)
 			continue
 		}
-		if !c.o.Follow || over {
+		if over {
 			return nil
+		}
+		if err := c.out.Flush(); err != nil {
+			return err
 		}
 		if over, err = w.wait(ctx, ended); err != nil {
 			return err
@@ -209,20 +291,31 @@ func (c *copier) grow(ctx context.Context, path string, ended <-chan struct{}) e
 	}
 }
 
-// successor opens the file that has taken the place of f, if one has.
-func successor(f *os.File, path string) (*os.File, bool) {
+// successor opens the file that came after f; nil if f is the newest, or if the
+// newest is just being made, which the watch tells. If f is gone already it is
+// the oldest that is left.
+func successor(f *os.File, path string) (*os.File, error) {
 	was, err := f.Stat()
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
-	next, err := os.Open(path)
+	if is, err := os.Stat(path); err == nil && os.SameFile(was, is) {
+		return nil, nil
+	}
+	names, err := list(path)
 	if err != nil {
-		return nil, false // between two renames; the watch tells when it is there
+		return nil, nil //nolint:nilerr // the folder is gone: nothing follows
 	}
-	is, err := next.Stat()
-	if err != nil || os.SameFile(was, is) {
-		next.Close()
-		return nil, false
+	after := 0
+	for i, name := range names {
+		if is, err := os.Stat(name); err == nil && os.SameFile(was, is) {
+			after = i + 1
+		}
 	}
-	return next, true
+	for _, name := range names[min(after, len(names)):] {
+		if next, err := os.Open(name); err == nil {
+			return next, nil
+		}
+	}
+	return nil, nil
 }

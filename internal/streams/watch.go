@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,22 +15,23 @@ import (
 type watch struct {
 	f       *os.File
 	changed chan struct{}
+	group   sync.WaitGroup
 }
 
 func newWatch(path string) (*watch, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", path, err)
+		return nil, fmt.Errorf("watch %s (see fs.inotify.max_user_instances): %w", path, err)
 	}
 	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_MODIFY|unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch %s: %w", filepath.Dir(path), err), unix.Close(fd))
 	}
 	w := &watch{f: os.NewFile(uintptr(fd), "inotify"), changed: make(chan struct{}, 1)}
-	go w.read() // ends when close closes the file
+	w.group.Go(w.read)
 	return w, nil
 }
 
-// read turns events into one waiting signal.
+// read turns events into one waiting signal, until close.
 func (w *watch) read() {
 	buf := make([]byte, 4096)
 	for {
@@ -55,4 +57,7 @@ func (w *watch) wait(ctx context.Context, ended <-chan struct{}) (over bool, err
 	}
 }
 
-func (w *watch) close() { _ = w.f.Close() } // ends read; nothing was written
+func (w *watch) close() {
+	_ = w.f.Close() // nothing was written
+	w.group.Wait()
+}

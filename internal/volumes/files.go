@@ -40,7 +40,10 @@ func (f *Files) Add(path string, data []byte, mode uint32) {
 
 // write makes dir show the files. What is there already and the same is left.
 func (f *Files) write(dir string, group *int64) error {
-	if err := makeEmptyFor(dir, f.Memory); err != nil {
+	if err := scratch(dir, Empty{Memory: f.Memory}); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // any user in the pod reads it
 		return err
 	}
 	for path := range f.files {
@@ -72,17 +75,24 @@ func (f *Files) write(dir string, group *int64) error {
 	if err := f.link(dir); err != nil {
 		return err
 	}
-	if current != "" {
-		return os.RemoveAll(filepath.Join(dir, current))
-	}
-	return nil
+	return clearOld(dir, filepath.Base(fresh))
 }
 
-func makeEmptyFor(dir string, memory bool) error {
-	if err := makeEmpty(dir, Empty{Memory: memory}, nil); err != nil {
+// clearOld removes former sets of files, also those that a killed noded did not
+// finish.
+func clearOld(dir, current string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o755) //nolint:gosec // any user in the pod reads it
+	for _, e := range entries {
+		if e.IsDir() && strings.HasPrefix(e.Name(), "..") && e.Name() != current {
+			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f *Files) fill(dir string, group *int64) error {
@@ -99,7 +109,7 @@ func (f *Files) fill(dir string, group *int64) error {
 		}
 		mode := one.mode
 		if group != nil {
-			mode |= 0o040
+			mode |= 0o440
 			if err := os.Chown(full, -1, int(*group)); err != nil {
 				return err
 			}

@@ -93,44 +93,23 @@ func (s *Store) one(cfg Config, v Volume) (string, error) {
 	return "", errors.New("it is of no kind")
 }
 
-// Remove takes a pod's volumes away; none is no error.
+// Remove takes a pod's volumes away; none is no error. Whatever was mounted in
+// them is unmounted first, so that nothing but the volumes is removed.
 func (s *Store) Remove(_ context.Context, podID string) error {
 	if !filepath.IsLocal(podID) {
 		return fmt.Errorf("pod id %q is not a file name", podID)
 	}
 	dir := s.pod(podID)
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
-	} else if err != nil {
-		return fmt.Errorf("remove volumes: %w", err)
 	}
-	for _, e := range entries {
-		// A volume in RAM is a mount; whatever was mounted over it goes too.
-		if err := unmountAll(filepath.Join(dir, e.Name())); err != nil {
-			return fmt.Errorf("remove volume %q: %w", e.Name(), err)
-		}
+	if err := unmountBelow(dir); err != nil {
+		return fmt.Errorf("remove volumes: %w", err)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove volumes: %w", err)
 	}
 	return nil
-}
-
-// maxMounts bounds how many mounts on one path are taken off.
-const maxMounts = 16
-
-func unmountAll(path string) error {
-	for range maxMounts {
-		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("unmount %s: %w", path, err)
-		}
-	}
-	return fmt.Errorf("unmount %s: more than %d mounts", path, maxMounts)
 }
 
 // List gives the pods that have volumes here, sorted.
@@ -148,19 +127,28 @@ func (s *Store) List() ([]string, error) {
 }
 
 func makeEmpty(dir string, e Empty, group *int64) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := scratch(dir, e); err != nil {
 		return err
 	}
-	if e.Memory && !mounted(dir) {
-		opts := "mode=0777"
-		if e.Size > 0 {
-			opts += fmt.Sprintf(",size=%d", e.Size)
-		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, opts); err != nil {
-			return fmt.Errorf("mount tmpfs: %w", err)
-		}
-	}
 	return own(dir, 0o777, group)
+}
+
+// scratch makes a folder, in RAM if so wanted.
+func scratch(dir string, e Empty) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // who uses it sets its mode
+		return err
+	}
+	if !e.Memory || mounted(dir) {
+		return nil
+	}
+	opts := "mode=0755"
+	if e.Size > 0 {
+		opts += fmt.Sprintf(",size=%d", e.Size)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, opts); err != nil {
+		return fmt.Errorf("mount tmpfs: %w", err)
+	}
+	return nil
 }
 
 // own gives a volume's root its mode and group. Setgid lets new files have the
@@ -212,7 +200,11 @@ func (h Host) check() error {
 		return err
 	}
 	mode := st.Mode()
-	fits, ok := map[string]bool{
+	what, ok := map[string]string{
+		"": "", "Directory": "directory", "DirectoryOrCreate": "directory", "File": "file", "FileOrCreate": "file",
+		"Socket": "socket file", "CharDevice": "character device", "BlockDevice": "block device",
+	}[h.Type]
+	fits := map[string]bool{
 		"": true, "Directory": mode.IsDir(), "DirectoryOrCreate": mode.IsDir(), "File": mode.IsRegular(), "FileOrCreate": mode.IsRegular(),
 		"Socket": mode&os.ModeSocket != 0, "CharDevice": mode&os.ModeCharDevice != 0,
 		"BlockDevice": mode&os.ModeDevice != 0 && mode&os.ModeCharDevice == 0,
@@ -221,42 +213,7 @@ func (h Host) check() error {
 	case !ok:
 		return fmt.Errorf("hostPath type %q is not known", h.Type)
 	case !fits:
-		return fmt.Errorf("hostPath type check failed: %s is not a %s", h.Path, h.Type)
+		return fmt.Errorf("hostPath type check failed: %s is not a %s", h.Path, what)
 	}
 	return nil
-}
-
-// SubPath gives the path below a volume that a mount wants. It is made if it is
-// not there, with the mode of the volume's root, and never leaves the volume,
-// not by links either.
-func SubPath(volume, sub string) (string, error) {
-	root, err := os.OpenRoot(volume)
-	if err != nil {
-		return "", fmt.Errorf("subPath %q: %w", sub, err)
-	}
-	defer root.Close()
-	st, err := root.Stat(sub)
-	if errors.Is(err, os.ErrNotExist) {
-		top, terr := root.Stat(".")
-		if terr != nil {
-			return "", fmt.Errorf("subPath %q: %w", sub, terr)
-		}
-		if err := root.MkdirAll(sub, top.Mode().Perm()); err != nil {
-			return "", fmt.Errorf("subPath %q: %w", sub, err)
-		}
-		if err := root.Chmod(sub, top.Mode().Perm()); err != nil {
-			return "", fmt.Errorf("subPath %q: %w", sub, err)
-		}
-	} else if err != nil {
-		return "", fmt.Errorf("subPath %q of %s: %w", sub, volume, err)
-	} else if m := st.Mode(); !m.IsDir() && !m.IsRegular() {
-		return "", fmt.Errorf("subPath %q is neither a folder nor a file", sub)
-	}
-	// Resolve it now that it was seen to stay inside; the runtime mounts what
-	// it resolves to.
-	real, err := filepath.EvalSymlinks(filepath.Join(volume, sub))
-	if err != nil {
-		return "", fmt.Errorf("subPath %q: %w", sub, err)
-	}
-	return real, nil
 }
