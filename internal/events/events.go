@@ -1,6 +1,7 @@
 // Package events records what happens to objects, as Kubernetes Events. Events
-// are merged (the same thing about the same object counts up) and written in
-// batches, so that a crash loop costs neither the disk nor the log.
+// are merged (the same thing about the same object counts up), limited for each
+// object, and written in batches, so that a crash loop costs neither the disk
+// nor the log.
 package events
 
 import (
@@ -8,8 +9,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,87 +22,112 @@ import (
 )
 
 const (
-	flushEvery = time.Second
-	// maxPending bounds what waits for the next batch; more is dropped and
-	// counted.
-	maxPending = 1000
-	// maxKnown bounds the events that can still be counted up.
+	// maxKnown bounds the events that can still be counted up, and the objects
+	// whose events are counted. Beyond it all are forgotten.
 	maxKnown = 4096
-	// keepFor is how long an event is counted up before a new one begins.
-	keepFor = 10 * time.Minute
-)
+	// keepFor is for how long after its last time an event is counted up; then
+	// the stored one is gone as well.
+	keepFor = time.Hour
+	// Of one object, a recorder takes burst events at once, and afterwards one
+	// in each refill, as Kubernetes' recorders do.
+	burst  = 25
+	refill = 5 * time.Minute
 
-// Sink stores a batch of events.
-type Sink interface {
-	PutEvents(ctx context.Context, events []*corev1.Event) error
-}
+	maxMessage = 1024
+	maxName    = 253
+)
 
 // Recorder implements reconcile.Recorder for one component.
 type Recorder struct {
-	sink      Sink
+	batch     *Batch
 	kinds     *api.Kinds
 	component string
 	host      string
-	log       *slog.Logger
 
-	mu      sync.Mutex
-	known   map[uint64]*corev1.Event
-	pending map[uint64]bool
-	dropped int
-	wake    chan struct{}
+	mu     sync.Mutex
+	known  map[uint64]*corev1.Event
+	limits map[corev1.ObjectReference]*bucket
+}
+
+// bucket is how many more events an object may have.
+type bucket struct {
+	left  float64
+	since time.Time
 }
 
 // New makes a recorder; Run must run for events to be stored.
 func New(sink Sink, kinds *api.Kinds, component, host string, log *slog.Logger) *Recorder {
 	return &Recorder{
-		sink: sink, kinds: kinds, component: component, host: host, log: log,
-		known: map[uint64]*corev1.Event{}, pending: map[uint64]bool{}, wake: make(chan struct{}, 1),
+		batch: NewBatch(sink, log), kinds: kinds, component: component, host: host,
+		known: map[uint64]*corev1.Event{}, limits: map[corev1.ObjectReference]*bucket{},
 	}
 }
+
+// Run writes batches until ctx ends, and then the last one.
+func (r *Recorder) Run(ctx context.Context) error { return r.batch.Run(ctx) }
 
 // Event notes something about an object. It never blocks.
 func (r *Recorder) Event(about api.Object, eventType, reason, message string) {
 	ref := reference(r.kinds, about)
-	now := metav1.Time{Time: time.Now().Truncate(time.Second)}
+	now := time.Now()
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s/%s/%s/%s/%s/%s", ref.Kind, ref.Namespace, ref.Name, ref.UID, reason, message)
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%s\x00%s\x00%s\x00%s", ref.Kind, ref.Namespace, ref.Name, ref.UID, eventType, reason, message)
 	id := h.Sum64()
+	stamp := metav1.Time{Time: now.Truncate(time.Second)}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.pending) >= maxPending {
-		r.dropped++
+	if !r.allowed(ref, now) {
 		return
 	}
 	e := r.known[id]
-	if e == nil || now.Sub(e.FirstTimestamp.Time) > keepFor {
+	if e == nil || now.Sub(e.LastTimestamp.Time) > keepFor {
 		if len(r.known) >= maxKnown {
 			clear(r.known)
-			clear(r.pending)
 		}
 		e = r.fresh(ref, eventType, reason, message, now, id)
 		r.known[id] = e
 	}
 	e.Count++
-	e.LastTimestamp = now
-	r.pending[id] = true
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	e.LastTimestamp = stamp
+	r.batch.Add(e.DeepCopy())
 }
 
-func (r *Recorder) fresh(ref corev1.ObjectReference, eventType, reason, message string, now metav1.Time, id uint64) *corev1.Event {
+// allowed reports whether one more event of an object is taken.
+func (r *Recorder) allowed(ref corev1.ObjectReference, now time.Time) bool {
+	ref.ResourceVersion = "" // whatever its state
+	b := r.limits[ref]
+	if b == nil {
+		if len(r.limits) >= maxKnown {
+			clear(r.limits)
+		}
+		b = &bucket{left: burst, since: now}
+		r.limits[ref] = b
+	}
+	b.left = min(burst, b.left+float64(now.Sub(b.since))/float64(refill))
+	b.since = now
+	if b.left < 1 {
+		return false
+	}
+	b.left--
+	return true
+}
+
+func (r *Recorder) fresh(ref corev1.ObjectReference, eventType, reason, message string, now time.Time, id uint64) *corev1.Event {
 	ns := ref.Namespace
 	if ns == "" {
 		ns = metav1.NamespaceDefault
 	}
-	if len(message) > 1024 {
-		message = message[:1021] + "..."
+	if len(message) > maxMessage {
+		message = truncate(message, maxMessage-len("...")) + "..."
 	}
+	suffix := fmt.Sprintf(".%x", uint64(now.UnixNano())^id)
+	stamp := metav1.Time{Time: now.Truncate(time.Second)}
 	return &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%s.%x", ref.Name, uint64(now.UnixNano())^id), UID: uuid.NewUUID(), CreationTimestamp: now},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: ns, Name: truncate(ref.Name, maxName-len(suffix)) + suffix, UID: uuid.NewUUID(), CreationTimestamp: stamp,
+		},
 		InvolvedObject: ref, Type: eventType, Reason: reason, Message: message,
-		FirstTimestamp: now, Source: corev1.EventSource{Component: r.component, Host: r.host},
+		FirstTimestamp: stamp, Source: corev1.EventSource{Component: r.component, Host: r.host},
 		ReportingController: r.component, ReportingInstance: r.host,
 	}
 }
@@ -112,52 +140,14 @@ func reference(kinds *api.Kinds, o api.Object) corev1.ObjectReference {
 	return ref
 }
 
-// Run writes batches until ctx ends, and then the last one.
-func (r *Recorder) Run(ctx context.Context) error {
-	t := time.NewTicker(flushEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			r.flush(last)
-			return nil
-		case <-r.wake:
-		}
-		select { // let a batch gather
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		r.flush(ctx)
+// truncate cuts a text between characters; a name it leaves without a dot or a
+// dash at its end, so that more can follow.
+func truncate(s string, n int) string {
+	if len(s) <= n {
+		return s
 	}
-}
-
-func (r *Recorder) flush(ctx context.Context) {
-	batch, dropped := r.take()
-	if dropped > 0 {
-		r.log.Warn("events dropped", "count", dropped)
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
 	}
-	if len(batch) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := r.sink.PutEvents(ctx, batch); err != nil && ctx.Err() == nil {
-		r.log.Warn("events not stored", "count", len(batch), "err", err)
-	}
-}
-
-// take gives copies of what changed since the last batch.
-func (r *Recorder) take() (batch []*corev1.Event, dropped int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for id := range r.pending {
-		if e := r.known[id]; e != nil {
-			batch = append(batch, e.DeepCopy())
-		}
-	}
-	clear(r.pending)
-	dropped, r.dropped = r.dropped, 0
-	return batch, dropped
+	return strings.TrimRight(s[:n], ".-")
 }
