@@ -84,7 +84,7 @@ func prepare(s hostSpec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("part from the machine's mounts: %w", err)
 	}
-	if err := detach(s.Pin); err != nil { // or the switch would live as long as the host
+	if err := letGo(); err != nil {
 		return err
 	}
 	if err := kernelMounts(s); err != nil {
@@ -122,6 +122,23 @@ func ownCgroup(s hostSpec) error {
 		}
 		if h.V2 {
 			delegate(dir)
+		}
+	}
+	return nil
+}
+
+// letGo takes away what pins namespaces: the switch of this testbed, or it
+// would live as long as the host, and those of others.
+func letGo() error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); strings.Contains(line, " - nsfs ") && len(f) > 4 {
+			if err := detach(unescape(f[4])); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
