@@ -102,7 +102,7 @@ func (t *Testbed) boot(ctx context.Context, s *state, h hostState) error {
 		}
 	}
 	spec := hostSpec{
-		Name: h.Name, MachineID: h.MachineID, Disk: t.hostPath(h.Name), Pin: t.switchPin(),
+		Name: h.Name, MachineID: h.MachineID, Disk: t.hostPath(h.Name),
 		HostsFile: s.hostsFile(), Path: s.searchPath(), Cgroup: t.hostCgroup(h.Name), Hierarchies: trees,
 	}
 	pid, ready, err := t.startInit(s, spec)

@@ -31,7 +31,6 @@ type hostSpec struct {
 	Name        string      `json:"name"`
 	MachineID   string      `json:"machineID"`
 	Disk        string      `json:"disk"` // hosts/NAME of the testbed's directory
-	Pin         string      `json:"pin"`  // the switch's namespace, to be let go of
 	HostsFile   string      `json:"hostsFile"`
 	Path        string      `json:"path"` // PATH in the host
 	Cgroup      string      `json:"cgroup"`
