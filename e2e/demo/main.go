@@ -7,6 +7,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/wherry-project/wherry/e2e/traces"
+	"github.com/wherry-project/wherry/internal/testbed"
 	"github.com/wherry-project/wherry/internal/testimage"
 )
 
@@ -43,6 +46,7 @@ func main() {
 // demo is one run: its programs, its testbed, and what was done so far.
 type demo struct {
 	bin, name, scratch string
+	up                 bool
 	steps              []step
 }
 
@@ -62,7 +66,8 @@ func run(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("the hosts of the demo are made of namespaces: run it as root")
 	}
-	before, err := look(bin)
+	name := fmt.Sprintf("demo-%d", os.Getpid())
+	left, err := traces.Before(cmp.Or(os.Getenv("WHERRY_TESTBED_DIR"), testbed.DefaultDir), name)
 	if err != nil {
 		return err
 	}
@@ -71,15 +76,22 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
-	d := &demo{bin: bin, name: fmt.Sprintf("demo-%d", os.Getpid()), scratch: scratch}
+	d := &demo{bin: bin, name: name, scratch: scratch}
 	err = d.play(ctx)
 	if err != nil && ctx.Err() == nil {
 		d.explain(context.WithoutCancel(ctx))
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	err = errors.Join(err, d.do("remove the testbed", func() (string, error) { return "", d.stream(end, "testbed", "down", "--name", d.name) }))
-	err = errors.Join(err, d.do("look for anything left behind", func() (string, error) { return before.compare(end, bin) }))
+	err = errors.Join(err, d.do("remove the testbed", func() (string, error) {
+		looked := left.Look()
+		err := d.stream(end, "testbed", "down", "--name", d.name)
+		if d.up {
+			err = errors.Join(err, looked)
+		}
+		return left.String(), err
+	}))
+	err = errors.Join(err, d.do("look for anything left behind", func() (string, error) { return "nothing", left.AwaitGone(end) }))
 	d.table()
 	return err
 }
@@ -93,7 +105,9 @@ func (d *demo) play(ctx context.Context) error {
 	}{
 		{"build the image " + image, func() (string, error) { return "", buildImage(ctx, archive) }},
 		{"bring up three controls and two nodes", func() (string, error) {
-			return "all nodes Ready", d.stream(ctx, "testbed", "up", "--name", d.name, "--controls", "3", "--nodes", "2")
+			err := d.stream(ctx, "testbed", "up", "--name", d.name, "--controls", "3", "--nodes", "2")
+			d.up = err == nil
+			return "all nodes Ready", err
 		}},
 		{"load the image onto the nodes", func() (string, error) { return "", d.stream(ctx, "testbed", "load", "--name", d.name, archive) }},
 		{"apply examples/hello.yaml", func() (string, error) { return "", d.client(ctx, "apply", "-f", "examples/hello.yaml") }},

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,8 +27,10 @@ const usage = `usage: hello COMMAND
   serve [PORT]             answer HTTP on PORT (8080): who serves, and what $PAGE says;
                            on SIGTERM go on for $LINGER (0s)
   fetch URL [TIMEOUT]      print what URL answers; try until TIMEOUT (5s) is over
+  ask URL                  print what URL answers, ten times a second, until SIGTERM
   load URL DURATION        ask URL by 4 at once, each time anew, until DURATION is
                            over or SIGTERM comes; print "N answers, M failures"
+  end COMMAND              send SIGTERM to those who run COMMAND here
   dial HOST:PORT           connect once, and print how that went and how long it took
   lookup NAME [TYPE]       print what NAME resolves to: A AAAA HOST CNAME SRV PTR TXT
   sleep [DURATION]         wait, for ever if no duration is given
@@ -55,8 +58,12 @@ func run(ctx context.Context, args []string) int {
 		err = serve(ctx, arg(1, "8080"))
 	case "fetch":
 		err = fetch(ctx, arg(1, ""), arg(2, "5s"))
+	case "ask":
+		ask(ctx, arg(1, ""))
 	case "load":
 		err = load(ctx, arg(1, ""), arg(2, "5s"))
+	case "end":
+		err = end(arg(1, ""))
 	case "dial":
 		err = dial(ctx, arg(1, ""))
 	case "lookup":
@@ -178,6 +185,23 @@ func fetchOnce(ctx context.Context, url string) ([]byte, error) {
 	return body, err
 }
 
+// ask goes on for ever: what fails is told, and tried again.
+func ask(ctx context.Context, url string) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if body, err := fetchOnce(ctx, url); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		} else {
+			os.Stdout.Write(body)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // load counts what is answered and what is not, and tells the first failures.
 func load(ctx context.Context, url, duration string) error {
 	d, err := time.ParseDuration(duration)
@@ -206,6 +230,29 @@ func load(ctx context.Context, url, duration string) error {
 	return err
 }
 
+// end ends other commands in the same container.
+func end(command string) error {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err
+	}
+	ended := 0
+	for _, dir := range dirs {
+		line, err := os.ReadFile(dir + "/cmdline")
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if argv := strings.Split(string(line), "\x00"); err == nil && len(argv) > 1 && argv[1] == command && pid != os.Getpid() {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				return err
+			}
+			ended++
+		}
+	}
+	if ended == 0 {
+		return fmt.Errorf("nobody runs %s here", command)
+	}
+	return nil
+}
+
 // dial tells whether a connection is accepted, refused, or met by silence.
 func dial(ctx context.Context, address string) error {
 	begun := time.Now()
@@ -228,7 +275,7 @@ func dial(ctx context.Context, address string) error {
 func lookup(ctx context.Context, name, kind string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out, err := ask(ctx, &net.Resolver{PreferGo: true}, name, kind)
+	out, err := resolve(ctx, &net.Resolver{PreferGo: true}, name, kind)
 	if err != nil {
 		return err
 	}
@@ -239,7 +286,7 @@ func lookup(ctx context.Context, name, kind string) error {
 	return nil
 }
 
-func ask(ctx context.Context, r *net.Resolver, name, kind string) (out []string, err error) {
+func resolve(ctx context.Context, r *net.Resolver, name, kind string) (out []string, err error) {
 	switch kind {
 	case "HOST":
 		return r.LookupHost(ctx, name)

@@ -1,0 +1,379 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wherry-project/wherry/internal/testkit"
+)
+
+// waits is a shell program that ends with a code when it is told to, and does
+// nothing else. The name tells its process from others.
+func waits(name string, code int) string {
+	return fmt.Sprintf(`command: [sh, -c, "trap 'exit %d' TERM; : %s; while :; do sleep 0.05; done"]`, code, name)
+}
+
+// TestNodedKilled kills noded under running pods. Nothing happens to them; what
+// ended meanwhile is known afterwards, and no line of a log is lost.
+func TestNodedKilled(t *testing.T) {
+	breaks(t)
+	ns := namespace(t)
+	apply(t, ns, podYAML("web", "n1", helloImage, `args: [serve, "8080"]`)+
+		podYAML("talks", "n1", busyboxImage, `command: [sh, -c, "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.01; done"]`)+
+		podYAML("ends", "n1", busyboxImage, waits("ends-"+ns, 7), "spec.restartPolicy: Never")+
+		podYAML("again", "n1", busyboxImage, waits("again-"+ns, 9))+
+		podYAML("goes", "n1", busyboxImage, "command: [sleep, '1000']"))
+	awaitReady(t, ns, "web", "talks", "ends", "again", "goes")
+	before := processes(t, "n1", "serve 8080")
+	talks := processes(t, "n1", "echo line")
+	if len(before) != 1 || len(talks) != 1 {
+		t.Fatalf("processes of the containers: %v, %v", before, talks)
+	}
+	for range 3 {
+		if err := suite.Kill(t.Context(), "n1", ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := suite.Start(t.Context(), "n1", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := suite.Kill(t.Context(), "n1", ""); err != nil {
+		t.Fatal(err)
+	}
+	end(t, "n1", "ends-"+ns)
+	end(t, "n1", "again-"+ns)
+	wherry(t, "-n", ns, "delete", "pod", "goes", "--wait=false")
+	if page := wherry(t, "get", "--raw", "/readyz"); page != "ok" {
+		t.Errorf("readyz says %q", page)
+	}
+	if err := suite.Start(t.Context(), "n1", ""); err != nil {
+		t.Fatal(err)
+	}
+	p := awaitPod(t, ns, "ends", 20*time.Second, func(p *corev1.Pod) error {
+		if p.Status.Phase != corev1.PodFailed {
+			return fmt.Errorf("pod ends is %s: %+v", p.Status.Phase, status(p))
+		}
+		return nil
+	})
+	if s := status(p).State.Terminated; s == nil || s.ExitCode != 7 || s.Reason != "Error" || s.FinishedAt.IsZero() {
+		t.Errorf("what ended while noded was dead: %+v", status(p))
+	}
+	awaitPod(t, ns, "again", 20*time.Second, func(p *corev1.Pod) error {
+		s := status(p)
+		if s.RestartCount != 1 || s.State.Running == nil || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 9 {
+			return fmt.Errorf("pod again: %+v", s)
+		}
+		return nil
+	})
+	wherry(t, "-n", ns, "wait", "--for=delete", "pod/goes", "--timeout=20s")
+	if now := processes(t, "n1", "serve 8080"); !maps.Equal(before, now) {
+		t.Errorf("the container's process was %v, is %v", before, now)
+	}
+	if now := processes(t, "n1", "echo line"); !maps.Equal(talks, now) {
+		t.Errorf("the container's process was %v, is %v", talks, now)
+	}
+	for _, name := range []string{"web", "talks"} {
+		awaitPod(t, ns, name, 10*time.Second, func(p *corev1.Pod) error {
+			if s := status(p); s.RestartCount != 0 || !s.Ready {
+				return fmt.Errorf("pod %s: %+v", name, s)
+			}
+			return nil
+		})
+	}
+	checkLines(t, wherry(t, "-n", ns, "logs", "talks"))
+	if out := wherry(t, "-n", ns, "exec", "web", "--", "/hello", "echo", "still", "here"); out != "still here\n" {
+		t.Errorf("exec: %q", out)
+	}
+}
+
+// end sends SIGTERM to a container's process, past everything that could know.
+func end(t *testing.T, host, name string) {
+	t.Helper()
+	found := processes(t, host, name)
+	if len(found) != 1 {
+		t.Fatalf("processes of %s: %v", name, found)
+	}
+	for pid := range found {
+		if out, err := suite.Exec(t.Context(), host, "kill", "-TERM", pid); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if left := processes(t, host, name); len(left) > 0 {
+			return fmt.Errorf("%s still runs: %v", name, left)
+		}
+		return nil
+	})
+}
+
+// checkLines looks whether "line 1", "line 2" … is complete.
+func checkLines(t *testing.T, log string) {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(log) {
+		if n++; line != "line "+strconv.Itoa(n)+"\n" {
+			t.Fatalf("line %d of the log is %q", n, line)
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d lines", n)
+	}
+	t.Logf("%d lines of log, none lost", n)
+}
+
+const pairYAML = `
+apiVersion: v1
+kind: Service
+metadata: {name: pair}
+spec:
+  selector: {pair: "yes"}
+  ports: [{port: 80, targetPort: 8080}]
+---
+`
+
+// pairPod is one of the two pods behind the service pair.
+func pairPod(name, node string) string {
+	return strings.Replace(podYAML(name, node, helloImage, `args: [serve, "8080"]`), "{app: "+name+"}", `{app: `+name+`, pair: "yes"}`, 1)
+}
+
+// TestNodeCutOff takes a node off the network. It is NotReady after the grace,
+// its pods get no traffic of services; they run on, and are the same when the
+// node is back.
+func TestNodeCutOff(t *testing.T) {
+	breaks(t)
+	ns := namespace(t)
+	apply(t, ns, pairYAML+pairPod("one", "n1")+pairPod("two", "n2")+podYAML("client", "n1", helloImage, "args: [sleep]"))
+	awaitReady(t, ns, "one", "two", "client")
+	awaitAnswers(t, ns, "one", "two")
+	before := processes(t, "n2", "serve 8080")
+	two := awaitPod(t, ns, "two", time.Second, func(*corev1.Pod) error { return nil })
+	begun := time.Now()
+	if err := suite.Cut(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, nodeGrace+20*time.Second, func() error {
+		c, err := nodeReady(t.Context(), t, "n2")
+		if err == nil && c.Status == corev1.ConditionTrue {
+			err = fmt.Errorf("n2 is Ready: %s", c.Message)
+		}
+		return err
+	})
+	took := time.Since(begun)
+	t.Logf("n2 NotReady %v after the cut, with a grace of %v", took.Round(time.Millisecond), nodeGrace)
+	if took < nodeGrace/2 {
+		t.Errorf("that was before its grace was over")
+	}
+	if c, err := nodeReady(t.Context(), t, "n2"); err != nil || c.Status != corev1.ConditionUnknown || c.Reason != "NodeStatusUnknown" {
+		t.Errorf("%v: %+v", err, c)
+	}
+	if out := wherry(t, "get", "node", "n2"); !strings.Contains(out, " NotReady ") {
+		t.Errorf("get node: %s", out)
+	}
+	awaitPod(t, ns, "two", 10*time.Second, func(p *corev1.Pod) error {
+		if c := condition(p, corev1.PodReady); c.Status != corev1.ConditionFalse {
+			return fmt.Errorf("pod two's Ready is %+v", c)
+		}
+		return nil
+	})
+	awaitEndpoints(t, ns, "pair", "one")
+	awaitAnswers(t, ns, "one")
+	for range 20 { // none of it goes to the pod that cannot be reached
+		if got := wherry(t, "-n", ns, "exec", "client", "--", "/hello", "fetch", "http://pair/hostname", "1s"); got != "one\n" {
+			t.Errorf("the page is of %q", got)
+		}
+	}
+	if c, err := nodeReady(t.Context(), t, "n1"); err != nil || c.Status != corev1.ConditionTrue {
+		t.Errorf("n1: %v %+v", err, c)
+	}
+	begun = time.Now()
+	if err := suite.Heal(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := suite.AwaitNodes(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("Ready %v after it was healed", time.Since(begun).Round(time.Millisecond))
+	awaitReady(t, ns, "two")
+	awaitEndpoints(t, ns, "pair", "one", "two")
+	awaitAnswers(t, ns, "one", "two")
+	if now := processes(t, "n2", "serve 8080"); !maps.Equal(before, now) {
+		t.Errorf("the container's process was %v, is %v", before, now)
+	}
+	again := awaitPod(t, ns, "two", time.Second, func(*corev1.Pod) error { return nil })
+	if again.UID != two.UID || status(again).RestartCount != 0 || again.Status.PodIP != two.Status.PodIP {
+		t.Errorf("pod two was %+v, is %+v", two.Status, again.Status)
+	}
+}
+
+// awaitEndpoints waits until exactly these pods are a service's ready endpoints.
+func awaitEndpoints(t *testing.T, ns, service string, want ...string) {
+	t.Helper()
+	testkit.Eventually(t, 20*time.Second, func() error {
+		list, err := kube(t, "").DiscoveryV1().EndpointSlices(ns).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service})
+		if err != nil {
+			return err
+		}
+		ready := map[string]bool{}
+		for _, s := range list.Items {
+			for _, e := range s.Endpoints {
+				if e.Conditions.Ready != nil && *e.Conditions.Ready && e.TargetRef != nil {
+					ready[e.TargetRef.Name] = true
+				}
+			}
+		}
+		for _, w := range want {
+			if !ready[w] {
+				return fmt.Errorf("ready endpoints are %v, want %v", ready, want)
+			}
+		}
+		if len(ready) != len(want) {
+			return fmt.Errorf("ready endpoints are %v, want %v", ready, want)
+		}
+		return nil
+	})
+}
+
+// awaitAnswers fetches by the service pair's name from the pod client until all
+// of these pods have answered.
+func awaitAnswers(t *testing.T, ns string, want ...string) {
+	t.Helper()
+	answered := map[string]bool{}
+	testkit.Eventually(t, 30*time.Second, func() error {
+		out, err := tryWherry(t, "", "-n", ns, "exec", "client", "--", "/hello", "fetch", "http://pair."+ns+"/hostname")
+		if err != nil {
+			return err
+		}
+		answered[strings.TrimSpace(out)] = true
+		for _, w := range want {
+			if !answered[w] {
+				return fmt.Errorf("answered have %v, want %v", answered, want)
+			}
+		}
+		return nil
+	})
+}
+
+// TestNodePowerCut pulls the plug of a node and puts it back: its pods start
+// anew, as the same pods.
+func TestNodePowerCut(t *testing.T) {
+	breaks(t)
+	ns := namespace(t)
+	apply(t, ns, pairYAML+pairPod("one", "n1")+pairPod("two", "n2")+podYAML("client", "n1", helloImage, "args: [sleep]")+
+		podYAML("once", "n2", busyboxImage, "command: [sleep, '1000']", "spec.restartPolicy: Never"))
+	awaitReady(t, ns, "one", "two", "client", "once")
+	two := awaitPod(t, ns, "two", time.Second, func(*corev1.Pod) error { return nil })
+	if err := suite.PowerOff(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	awaitAnswers(t, ns, "one")
+	begun := time.Now()
+	if err := suite.PowerOn(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	awaitPod(t, ns, "two", 30*time.Second, func(p *corev1.Pod) error {
+		if s := status(p); p.UID != two.UID || s.RestartCount != 1 || !s.Ready {
+			return fmt.Errorf("pod two: %+v", s)
+		}
+		return nil
+	})
+	t.Logf("pod two runs again %v after power-on", time.Since(begun).Round(time.Millisecond))
+	awaitPod(t, ns, "once", 20*time.Second, func(p *corev1.Pod) error {
+		if s := status(p).State.Terminated; p.Status.Phase != corev1.PodFailed || s == nil || s.ExitCode == 0 {
+			return fmt.Errorf("pod once is %s: %+v", p.Status.Phase, status(p))
+		}
+		return nil
+	})
+	awaitAnswers(t, ns, "one", "two")
+}
+
+// TestColdStart pulls the plug of every machine at once. When they are powered
+// on again everything returns by itself, and nothing is lost.
+func TestColdStart(t *testing.T) {
+	breaks(t)
+	ns := namespace(t)
+	apply(t, ns, webYAML+"---"+pairYAML+pairPod("one", "n1")+pairPod("two", "n2")+podYAML("client", "n1", helloImage, "args: [sleep]"))
+	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=60s")
+	awaitReady(t, ns, "one", "two", "client")
+	before := wherry(t, "-n", ns, "get", "pods,services,configmaps,deployments", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.kind}/{.metadata.name}{"\n"}{end}`)
+	all := append(append([]string{}, nodes...), controls...)
+	for _, h := range all {
+		if err := suite.PowerOff(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begun := time.Now()
+	for _, h := range all { // the nodes first: they find nobody
+		if err := suite.PowerOn(t.Context(), h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wherry(t, "get", "nodes", "--request-timeout=30s")
+	t.Logf("the API answers %v after power-on", time.Since(begun).Round(time.Millisecond))
+	if err := suite.AwaitNodes(t.Context(), nodes...); err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, ns, "one", "two", "client")
+	awaitAnswers(t, ns, "one", "two")
+	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=60s")
+	t.Logf("all pods are Ready and served %v after power-on", time.Since(begun).Round(time.Millisecond))
+	after := wherry(t, "-n", ns, "get", "pods,services,configmaps,deployments", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.kind}/{.metadata.name}{"\n"}{end}`)
+	if before != after {
+		t.Errorf("there was\n%s\nthere is\n%s", before, after)
+	}
+}
+
+// TestWithoutControls has no control plane at all, and a node that is powered
+// off and on meanwhile: pods, names and services go on without it.
+func TestWithoutControls(t *testing.T) {
+	breaks(t)
+	ns := namespace(t)
+	apply(t, ns, pairYAML+pairPod("one", "n1")+pairPod("two", "n2")+
+		podYAML("asks", "n1", helloImage, "args: [ask, http://pair/hostname]")+podYAML("ends", "n1", busyboxImage, waits("ends-"+ns, 3)))
+	awaitReady(t, ns, "one", "two", "asks", "ends")
+	for _, c := range controls {
+		if err := suite.PowerOff(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end(t, "n1", "ends-"+ns)
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if now := processes(t, "n1", "ends-"+ns); len(now) != 1 {
+			return fmt.Errorf("the container was not restarted: %v", now)
+		}
+		return nil
+	})
+	if err := suite.PowerOff(t.Context(), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := suite.PowerOn(t.Context(), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 30*time.Second, func() error {
+		answered, err := suite.Exec(t.Context(), "n1", "sh", "-c", "cat /var/log/pods/"+ns+"_asks_*/main/1.log")
+		if err != nil || !strings.Contains(answered, "one\n") || !strings.Contains(answered, "two\n") {
+			return fmt.Errorf("after a reboot without controls the pod's log is %v %q", err, answered)
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	if err := mend(ctx); err != nil {
+		t.Fatal(err)
+	}
+	awaitPod(t, ns, "ends", 20*time.Second, func(p *corev1.Pod) error {
+		if s := status(p); s.RestartCount < 1 || s.State.Running == nil {
+			return fmt.Errorf("pod ends: %+v", s)
+		}
+		return nil
+	})
+	awaitReady(t, ns, "one", "two", "asks")
+}

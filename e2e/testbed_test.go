@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/wherry-project/wherry/e2e/traces"
+	"github.com/wherry-project/wherry/internal/testkit"
+)
+
+// TestTestbedCommand brings a testbed up and down by the command, twice, once
+// more with its maker killed half-way, and looks for what is left behind.
+func TestTestbedCommand(t *testing.T) {
+	dir := t.TempDir()
+	b := bedCommand{t: t, dir: dir}
+	for range 2 {
+		before := b.before()
+		b.run("up", "--controls", "1", "--nodes", "1")
+		if out := b.run("exec", "client", "--", "wherry", "get", "nodes"); !strings.Contains(out, "n1     Ready") {
+			t.Errorf("get nodes: %s", out)
+		}
+		if out := b.run("status"); !strings.Contains(out, "c1") || !strings.Contains(out, "controld ready") {
+			t.Errorf("status: %s", out)
+		}
+		if out, err := b.try("exec", "n1", "--", "sh", "-c", "exit 9"); err == nil || err.(*exec.ExitError).ExitCode() != 9 { //nolint:errorlint // it is one
+			t.Errorf("exec gives %v: %s", err, out)
+		}
+		b.gone(before)
+	}
+	if out, err := b.try("exec", "n1", "--", "true"); err == nil || !strings.Contains(out, `there is no testbed "tb"`) {
+		t.Errorf("after down: %v %s", err, out)
+	}
+	b.run("down") // of what is not there
+
+	// What was killed while it made a testbed, or a host's init, is cleaned up
+	// by down; up says so.
+	before := b.before()
+	cmd := b.command("up", "--controls", "1", "--nodes", "1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 20*time.Second, func() error {
+		_, err := os.Stat(filepath.Join(dir, "tb", "hosts", "c1", "log", "controld.log"))
+		return err
+	})
+	if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if out, err := b.try("up"); err == nil || !strings.Contains(out, "testbed down --name tb") {
+		t.Errorf("up where one is half made: %v %s", err, out)
+	}
+	b.gone(before)
+}
+
+func (b bedCommand) before() *traces.Traces {
+	b.t.Helper()
+	tr, err := traces.Before(b.dir, "tb")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return tr
+}
+
+// gone takes the testbed down and looks for what is left.
+func (b bedCommand) gone(tr *traces.Traces) {
+	b.t.Helper()
+	if err := tr.Look(); err != nil {
+		b.t.Fatal(err)
+	}
+	if left, err := tr.Left(); err != nil || len(left) < 20 {
+		b.t.Fatalf("the look for traces of a testbed that is up finds only %v, %v", left, err)
+	}
+	b.run("down")
+	if err := tr.AwaitGone(context.Background()); err != nil {
+		b.t.Errorf("of %s: %v", tr, err)
+	}
+}
+
+// bedCommand runs `wherry testbed` for one testbed.
+type bedCommand struct {
+	t   *testing.T
+	dir string
+}
+
+func (b bedCommand) command(args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	b.t.Cleanup(cancel)
+	return exec.CommandContext(ctx, filepath.Join(os.Getenv("WHERRY_BIN"), "wherry"), append([]string{"testbed", "--name", "tb", "--testbed-dir", b.dir}, args...)...)
+}
+
+func (b bedCommand) try(args ...string) (string, error) {
+	out, err := b.command(args...).CombinedOutput()
+	return string(out), err
+}
+
+func (b bedCommand) run(args ...string) string {
+	b.t.Helper()
+	out, err := b.try(args...)
+	if err != nil {
+		b.t.Fatalf("testbed %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
