@@ -29,10 +29,10 @@ type Sink interface {
 	PutEvents(ctx context.Context, events []*corev1.Event) error
 }
 
-// Batch hands Events on in batches. Of several states of one Event that wait
+// batch hands Events on in batches. Of several states of one Event that wait
 // only the newest is handed on. What cannot be stored now waits for the next
 // batch.
-type Batch struct {
+type batch struct {
 	sink Sink
 	log  *slog.Logger
 
@@ -43,13 +43,12 @@ type Batch struct {
 	wake    chan struct{}
 }
 
-// NewBatch makes a batch; Run must run for events to be stored.
-func NewBatch(sink Sink, log *slog.Logger) *Batch {
-	return &Batch{sink: sink, log: log, pending: map[api.Key]*corev1.Event{}, wake: make(chan struct{}, 1)}
+func newBatch(sink Sink, log *slog.Logger) *batch {
+	return &batch{sink: sink, log: log, pending: map[api.Key]*corev1.Event{}, wake: make(chan struct{}, 1)}
 }
 
-// Add takes an event, which becomes the batch's. It never blocks.
-func (b *Batch) Add(e *corev1.Event) {
+// add takes an event, which becomes the batch's. It never blocks.
+func (b *batch) add(e *corev1.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.addLocked(e)
@@ -59,7 +58,7 @@ func (b *Batch) Add(e *corev1.Event) {
 	}
 }
 
-func (b *Batch) addLocked(e *corev1.Event) {
+func (b *batch) addLocked(e *corev1.Event) {
 	key := api.Key{Resource: "events", Namespace: e.Namespace, Name: e.Name}
 	switch {
 	case b.pending[key] != nil:
@@ -72,8 +71,8 @@ func (b *Batch) addLocked(e *corev1.Event) {
 	b.pending[key] = e
 }
 
-// Run stores batches until ctx ends, and then the last one.
-func (b *Batch) Run(ctx context.Context) error {
+// run stores batches until ctx ends, and then the last one.
+func (b *batch) run(ctx context.Context) error {
 	failing := false
 	for {
 		select {
@@ -93,7 +92,7 @@ func (b *Batch) Run(ctx context.Context) error {
 }
 
 // last stores what is left when ctx has ended. Nobody waits for it long.
-func (b *Batch) last(ctx context.Context) error {
+func (b *batch) last(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWithin)
 	defer cancel()
 	b.flush(ctx, false)
@@ -102,28 +101,28 @@ func (b *Batch) last(ctx context.Context) error {
 
 // flush stores one batch, and reports whether it has to be tried again. That is
 // told once, not with every try.
-func (b *Batch) flush(ctx context.Context, failing bool) bool {
-	batch, dropped := b.take()
+func (b *batch) flush(ctx context.Context, failing bool) bool {
+	events, dropped := b.take()
 	if dropped > 0 {
 		b.log.Warn("events dropped", "count", dropped)
 	}
-	if len(batch) == 0 {
+	if len(events) == 0 {
 		return false
 	}
 	within, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
-	err := b.sink.PutEvents(within, batch)
+	err := b.sink.PutEvents(within, events)
 	switch again := passing(err); {
 	case err == nil:
 		return false
 	case again:
-		b.putBack(batch)
+		b.putBack(events)
 		if !failing && ctx.Err() == nil {
-			b.log.Warn("events not stored yet", "count", len(batch), "err", err)
+			b.log.Warn("events not stored yet", "count", len(events), "err", err)
 		}
 		return true
 	}
-	b.log.Warn("events not stored", "count", len(batch), "err", err)
+	b.log.Warn("events not stored", "count", len(events), "err", err)
 	return false
 }
 
@@ -134,26 +133,26 @@ func passing(err error) bool {
 }
 
 // take gives what waits, oldest first.
-func (b *Batch) take() (batch []*corev1.Event, dropped int) {
+func (b *batch) take() (events []*corev1.Event, dropped int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, key := range b.order {
-		batch = append(batch, b.pending[key])
+		events = append(events, b.pending[key])
 	}
 	clear(b.pending)
 	b.order = b.order[:0]
 	dropped, b.dropped = b.dropped, 0
-	return batch, dropped
+	return events, dropped
 }
 
 // putBack lets a batch wait once more, before what came after it. Events of
 // which there is something newer are left out.
-func (b *Batch) putBack(batch []*corev1.Event) {
+func (b *batch) putBack(events []*corev1.Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	newer := b.order
 	b.order = nil
-	for _, e := range batch {
+	for _, e := range events {
 		key := api.Key{Resource: "events", Namespace: e.Namespace, Name: e.Name}
 		if b.pending[key] == nil {
 			b.addLocked(e)

@@ -39,7 +39,7 @@ const (
 
 // Recorder implements reconcile.Recorder for one component.
 type Recorder struct {
-	batch     *Batch
+	batch     *batch
 	kinds     *api.Kinds
 	component string
 	host      string
@@ -58,13 +58,13 @@ type bucket struct {
 // New makes a recorder; Run must run for events to be stored.
 func New(sink Sink, kinds *api.Kinds, component, host string, log *slog.Logger) *Recorder {
 	return &Recorder{
-		batch: NewBatch(sink, log), kinds: kinds, component: component, host: host,
+		batch: newBatch(sink, log), kinds: kinds, component: component, host: host,
 		known: map[uint64]*corev1.Event{}, limits: map[corev1.ObjectReference]*bucket{},
 	}
 }
 
 // Run writes batches until ctx ends, and then the last one.
-func (r *Recorder) Run(ctx context.Context) error { return r.batch.Run(ctx) }
+func (r *Recorder) Run(ctx context.Context) error { return r.batch.run(ctx) }
 
 // Event notes something about an object. It never blocks.
 func (r *Recorder) Event(about api.Object, eventType, reason, message string) {
@@ -89,7 +89,7 @@ func (r *Recorder) Event(about api.Object, eventType, reason, message string) {
 	}
 	e.Count++
 	e.LastTimestamp = stamp
-	r.batch.Add(e.DeepCopy())
+	r.batch.add(e.DeepCopy())
 }
 
 // allowed reports whether one more event of an object is taken.
