@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -102,12 +103,13 @@ func (s *Server) putEvents(ctx context.Context, batch []*api.Record) (refused []
 		places := map[string]bool{}
 		for _, r := range batch {
 			change, err := putEvent(snap, r)
-			if err != nil {
+			switch {
+			case err != nil:
 				refused = append(refused, err)
-				continue
+			case change != nil:
+				c.Changes = append(c.Changes, *change)
+				places[r.Namespace] = true
 			}
-			c.Changes = append(c.Changes, change)
-			places[r.Namespace] = true
 		}
 		if len(refused) > 0 && tries == 1 || len(c.Changes) == 0 {
 			return false, nil // this replica may be behind: ask again
@@ -121,21 +123,24 @@ func (s *Server) putEvents(ctx context.Context, batch []*api.Record) (refused []
 	return refused, err
 }
 
-// putEvent is the change that writes an event, if its namespace takes it.
-func putEvent(snap *store.Snapshot, r *api.Record) (store.Change, error) {
+// putEvent is the change that writes an event, if its namespace takes it; nil if
+// it is there already.
+func putEvent(snap *store.Snapshot, r *api.Record) (*store.Change, error) {
 	ns, err := store.Get[*corev1.Namespace](snap, api.Key{Resource: "namespaces", Name: r.Namespace})
 	if err != nil {
-		return store.Change{}, err
+		return nil, err
 	}
 	if ns.DeletionTimestamp != nil {
-		return store.Change{}, apierr.Forbidden("events", r.Name, errors.New("its namespace is being terminated"))
+		return nil, apierr.Forbidden("events", r.Name, errors.New("its namespace is being terminated"))
 	}
-	change := store.Change{Op: store.Put, If: store.Cond{Absent: true}, Key: r.Key, Record: r}
-	if was, ok := snap.Get(r.Key); ok {
-		if was.UID != r.UID {
-			return store.Change{}, apierr.AlreadyExists("events", r.Name)
-		}
-		change.If = store.Cond{UID: r.UID}
+	was, ok := snap.Get(r.Key)
+	switch {
+	case !ok:
+		return &store.Change{Op: store.Put, If: store.Cond{Absent: true}, Key: r.Key, Record: r}, nil
+	case was.UID != r.UID:
+		return nil, apierr.AlreadyExists("events", r.Name)
+	case bytes.Equal(was.Bytes, r.Bytes):
+		return nil, nil
 	}
-	return change, nil
+	return &store.Change{Op: store.Put, If: store.Cond{UID: r.UID}, Key: r.Key, Record: r}, nil
 }
