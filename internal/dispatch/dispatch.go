@@ -107,6 +107,16 @@ func (s *Server) LastSeen(node string) time.Time {
 	return s.since
 }
 
+// Heard gives when this controld last heard of a node, whether it leads or not:
+// nodes send heartbeats to every member. Not ok if it did not, or not since it
+// began to lead.
+func (s *Server) Heard(node string) (at time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok = s.seen[node]
+	return at, ok
+}
+
 func (s *Server) beat(node string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -127,14 +127,7 @@ func (r *reports) storeEvents(ctx context.Context) (more bool) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
-	err := r.se.door.PutEvents(ctx, batch)
-	if errors.Is(err, apierr.ErrInvalid) { // one of them: the others shall not suffer
-		err = nil
-		for _, e := range batch {
-			err = errors.Join(err, r.se.door.PutEvents(ctx, []*corev1.Event{e}))
-		}
-	}
-	if err != nil {
+	if err := r.se.door.PutEvents(ctx, batch); err != nil {
 		r.se.s.cfg.Log.Warn("events of a node not stored", "node", r.se.node, "err", err)
 	}
 	return true
