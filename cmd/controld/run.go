@@ -127,7 +127,10 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	}()
 	pins.Use(d.raft)
 	set := d.member.Settings
-	d.api = apiserver.New(apiserver.Config{Store: d.raft, Codec: codec, Alloc: alloc.New(ranges(set))})
+	d.api = apiserver.New(apiserver.Config{
+		Store: d.raft, Codec: codec, Alloc: alloc.New(ranges(set)),
+		LiveNode: func(node string) (time.Time, bool) { return d.nodes.Heard(node) },
+	})
 	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize})
 	d.cluster = cluster.New(cluster.Config{
 		Store: d.raft, Members: d.raft, Self: d.member.ID, Identify: d.users.Call, Peer: verifier.FromContext,
