@@ -181,14 +181,14 @@ func (d *demo) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "wherry"), args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
-	cmd.Stderr = indented{os.Stdout}
+	cmd.Stderr = &indented{w: os.Stdout}
 	return cmd
 }
 
 // stream runs a wherry command and shows what it says.
 func (d *demo) stream(ctx context.Context, args ...string) error {
 	cmd := d.command(ctx, args...)
-	cmd.Stdout = indented{os.Stdout}
+	cmd.Stdout = &indented{w: os.Stdout}
 	return cmd.Run()
 }
 
@@ -315,12 +315,18 @@ func (d *demo) explain(ctx context.Context) {
 	}
 }
 
-// indented shows a command's output as such.
-type indented struct{ w io.Writer }
+// indented shows a command's output as such, line by line.
+type indented struct {
+	w    io.Writer
+	rest []byte // of a line that is not complete
+}
 
-// Write indents whole writes; programs write lines.
-func (i indented) Write(b []byte) (int, error) {
-	_, err := io.WriteString(i.w, indent(string(b)))
+// Write keeps what comes after the last line's end.
+func (i *indented) Write(b []byte) (int, error) {
+	i.rest = append(i.rest, b...)
+	end := bytes.LastIndexByte(i.rest, '\n') + 1
+	_, err := io.WriteString(i.w, indent(string(i.rest[:end])))
+	i.rest = append([]byte{}, i.rest[end:]...)
 	return len(b), err
 }
 
