@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,7 +14,7 @@ import (
 func (b *bench) failover(ctx context.Context) error {
 	t := &table{
 		title: "Leader killed → next successful write",
-		about: fmt.Sprintf("Three members, %d rounds. Right after SIGKILL a client writes at the two others in turn, 3 s a try, until one succeeds. The killed one is started again before the next round.", b.rounds),
+		about: fmt.Sprintf("Three members, %d rounds. From SIGKILL on a client begins a write every %s, at one of the two others in turn, until one has succeeded. The killed one is started again before the next round.", b.rounds, tryEvery),
 		head:  []string{"", "p50", "max", "goal"},
 	}
 	took, err := b.controlFailover(ctx)
@@ -44,13 +45,14 @@ func (b *bench) controlFailover(ctx context.Context) (took samples, err error) {
 				conns = append(conns, c)
 			}
 		}
+		var tries atomic.Int64
 		one, cancel := context.WithTimeout(ctx, 30*time.Second)
 		start := time.Now()
 		err = d.Kill(one, leader, "")
 		var done time.Time
 		if err == nil {
 			done, err = firstSuccess(one, len(conns), func(ctx context.Context, i int) error {
-				return writeConfigMap(ctx, conns[i], fmt.Sprint("failover", round), 256, 0)
+				return writeConfigMap(ctx, conns[i], fmt.Sprintf("failover%d-%d", round, tries.Add(1)), 256, 0)
 			})
 		}
 		cancel()

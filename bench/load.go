@@ -112,24 +112,52 @@ func quickBackOff() grpc.DialOption {
 	})
 }
 
-// tryFor is how long one try may take before the next server is asked.
-const tryFor = 3 * time.Second
+const (
+	// tryEvery is how often a client that looks for a server that writes
+	// begins another try, without waiting for the former ones: a server may
+	// hold a write for as long as it knows no leader.
+	tryEvery = 20 * time.Millisecond
+	// tryFor is how long one try may take.
+	tryFor = 3 * time.Second
+)
 
-// firstSuccess calls f for one of n servers after the other until it succeeds,
-// and gives when that was.
+// firstSuccess calls f for one of n servers after the other until a call has
+// succeeded, and gives when that was.
 func firstSuccess(ctx context.Context, n int, f func(ctx context.Context, i int) error) (time.Time, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	type result struct {
+		at  time.Time
+		err error
+	}
+	results := make(chan result, 1)
+	again := time.NewTicker(tryEvery)
+	defer again.Stop()
+	var last error
 	for i := 0; ; i++ {
-		one, cancel := context.WithTimeout(ctx, tryFor)
-		err := f(one, i%n)
-		cancel()
-		if err == nil {
-			return time.Now(), nil
-		}
-		if ctx.Err() != nil {
-			return time.Time{}, err
-		}
-		if e := pause(ctx, 5*time.Millisecond); e != nil {
-			return time.Time{}, err
+		wg.Go(func() {
+			one, cancel := context.WithTimeout(ctx, tryFor)
+			defer cancel()
+			err := f(one, i%n)
+			select {
+			case results <- result{time.Now(), err}:
+			case <-ctx.Done():
+			}
+		})
+		for next := false; !next; {
+			select {
+			case r := <-results:
+				if r.err == nil {
+					return r.at, nil
+				}
+				last = r.err
+			case <-again.C:
+				next = true
+			case <-ctx.Done():
+				return time.Time{}, errors.Join(ctx.Err(), last)
+			}
 		}
 	}
 }
