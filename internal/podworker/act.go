@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -142,7 +143,10 @@ func (w *Worker) attach(ctx context.Context) error {
 		return w.setUp(noSandbox, err)
 	}
 	defer release()
-	p, err := w.node.Network.Attach(ctx, network.PodConfig{ID: string(w.pod.UID)})
+	p, err := w.node.Network.Attach(ctx, network.PodConfig{ID: string(w.pod.UID), Address: w.hadAddress()})
+	if errors.Is(err, apierr.ErrConflict) { // another pod has it, or the node's range is another
+		p, err = w.node.Network.Attach(ctx, network.PodConfig{ID: string(w.pod.UID)})
+	}
 	if w.state.sandbox && errors.Is(err, apierr.ErrUnavailable) {
 		// The pod runs; only this noded's network does not stand yet.
 		w.state.problem = worse(nil, noSandbox, err.Error(), 200*time.Millisecond, time.Second)
@@ -153,6 +157,14 @@ func (w *Worker) attach(ctx context.Context) error {
 	}
 	w.state.attached, w.state.address, w.state.netns, w.state.problem = true, p.Address, p.NetNS, nil
 	return nil
+}
+
+// hadAddress is the pod's address as the cluster knows it. A pod that begins
+// anew on a machine that was powered off keeps it if it can: services know it
+// by that address, also while no control plane could tell them another.
+func (w *Worker) hadAddress() netip.Addr {
+	a, _ := netip.ParseAddr(w.pod.Status.PodIP) // none is no wish
+	return a
 }
 
 func (w *Worker) startSandbox(ctx context.Context) error {

@@ -350,6 +350,8 @@ func (b *bed) empty(pod *corev1.Pod) {
 	if err != nil || len(list) > 0 {
 		b.t.Errorf("left in the runtime: %v, %v", list, err)
 	}
+	b.net.mu.Lock()
+	defer b.net.mu.Unlock()
 	if len(b.net.pods) > 0 {
 		b.t.Errorf("left in the network: %v", b.net.pods)
 	}

@@ -163,10 +163,11 @@ func (w *Worker) wake() {
 // take takes what Want, Refresh and Event left.
 func (w *Worker) take() {
 	w.mu.Lock()
-	wish, wished, refresh, exits, lost := w.wish, w.wished, w.refresh, w.exits, w.lost
+	wish, wished, refresh, lost := w.wish, w.wished, w.refresh, w.lost
 	w.wished, w.refresh, w.lost = false, false, false
-	if len(exits) > 0 {
-		w.exits = map[string]runtime.Event{}
+	var exits map[string]runtime.Event
+	if len(w.exits) > 0 {
+		exits, w.exits = w.exits, map[string]runtime.Event{}
 	}
 	w.mu.Unlock()
 	for _, e := range exits {
