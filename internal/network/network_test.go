@@ -322,6 +322,9 @@ func TestDetach(t *testing.T) {
 	n := l.node(ns)
 	l.apply(n, config(1))
 	a := l.attach(n, "a")
+	if _, err := n.Attach(t.Context(), PodConfig{ID: "b", Address: addr("10.99.1.7")}); !errors.Is(err, apierr.ErrConflict) {
+		t.Errorf("an address out of range: %v", err)
+	}
 	if _, err := n.Attach(t.Context(), PodConfig{ID: "b", Address: a.Address}); !errors.Is(err, apierr.ErrConflict) {
 		t.Errorf("Attach with a taken address: %v", err)
 	}

@@ -34,6 +34,9 @@ func (p *pool) take(id string, want netip.Addr) (netip.Addr, error) {
 		if owner, ok := p.byAddr[want]; ok && owner != id {
 			return netip.Addr{}, apierr.New(apierr.ErrConflict, "address %v belongs to pod %s", want, owner)
 		}
+		if p.cidr.IsValid() && !p.cidr.Contains(want) { // before there is a range, found pods tell theirs
+			return netip.Addr{}, apierr.New(apierr.ErrConflict, "address %v is not in this node's pod range %v", want, p.cidr)
+		}
 		p.give(id, want)
 		return want, nil
 	}
