@@ -169,7 +169,7 @@ func nodeReady(ctx context.Context, t testing.TB, node string) (corev1.NodeCondi
 func processes(t testing.TB, host, text string) map[string]string {
 	t.Helper()
 	out, err := suite.Exec(t.Context(), host, "sh", "-c",
-		`for p in /proc/[0-9]*; do c=$(tr '\0' ' ' <$p/cmdline 2>/dev/null) && s=$(cat $p/stat 2>/dev/null) && echo "${p#/proc/}|${s##*) }|$c"; done`)
+		`for p in /proc/[0-9]*; do c=$(tr '\0' ' ' <$p/cmdline 2>/dev/null) && s=$(cat $p/stat 2>/dev/null) && echo "${p#/proc/}|${s##*) }|$c"; done; true`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ type kubectl struct {
 
 func (k kubectl) do(args ...string) string {
 	k.t.Helper()
-	return wherry(k.t, append(args, k.to...)...)
+	return wherry(k.t, append(k.to[:len(k.to):len(k.to)], args...)...)
 }
 
 // prints runs a command and looks for each text in what it prints.
@@ -92,7 +92,7 @@ func (k kubectl) table(args, columns string) [][]string {
 }
 
 func (k kubectl) input(stdin string, args ...string) (string, error) {
-	return tryWherry(k.t, stdin, append(args, k.to...)...)
+	return tryWherry(k.t, stdin, append(k.to[:len(k.to):len(k.to)], args...)...)
 }
 
 func (k kubectl) applies() {
