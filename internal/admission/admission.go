@@ -17,14 +17,17 @@ const (
 
 // Request is a write on its way to the store.
 type Request struct {
-	User        api.User
+	User api.User
+	// Node is the node that the user is, if it is one.
+	Node        string
 	Kind        *api.Kind
 	Operation   string
 	Subresource string
 	// Object may be changed; it is nil for a delete.
 	Object api.Object
 	// Old is shared and nil for a create.
-	Old      api.Object
+	Old api.Object
+	// Snapshot is what the write rests on.
 	Snapshot *store.Snapshot
 }
 
@@ -41,6 +44,7 @@ type Chain []Plugin
 func BuiltIn() Chain {
 	return Chain{
 		{"NamespaceLifecycle", namespaceLifecycle},
+		{"NodeRestriction", nodeRestriction},
 		{"DefaultTolerationSeconds", defaultTolerations},
 		{"Priority", priority},
 		{"TaintNodesByCondition", taintNewNode},

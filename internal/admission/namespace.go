@@ -23,7 +23,7 @@ func namespaceLifecycle(r *Request) error {
 	name := r.Object.GetNamespace()
 	ns, err := store.Get[*corev1.Namespace](r.Snapshot, api.Key{Resource: "namespaces", Name: name})
 	if err != nil {
-		return apierr.NotFound("namespaces", name)
+		return err
 	}
 	if ns.DeletionTimestamp == nil && ns.Status.Phase != corev1.NamespaceTerminating {
 		return nil

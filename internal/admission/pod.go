@@ -38,10 +38,22 @@ func tolerates(list []corev1.Toleration, key string) bool {
 	return false
 }
 
-// priority turns the name of a built-in priority class into its number.
+// priority turns the name of a built-in priority class into its number, and
+// keeps the number when a pod is replaced by one that names none.
 func priority(r *Request) error {
 	pod, ok := r.Object.(*corev1.Pod)
-	if !ok || r.Operation != Create || r.Subresource != "" {
+	if !ok || r.Subresource != "" || r.Operation == Delete {
+		return nil
+	}
+	if old, ok := r.Old.(*corev1.Pod); ok {
+		if pod.Spec.Priority == nil && old.Spec.Priority != nil {
+			value := *old.Spec.Priority
+			pod.Spec.Priority = &value
+		}
+		if pod.Spec.PreemptionPolicy == nil && old.Spec.PreemptionPolicy != nil {
+			policy := *old.Spec.PreemptionPolicy
+			pod.Spec.PreemptionPolicy = &policy
+		}
 		return nil
 	}
 	value := int32(0)
@@ -62,21 +74,5 @@ func priority(r *Request) error {
 		policy := corev1.PreemptLowerPriority
 		pod.Spec.PreemptionPolicy = &policy
 	}
-	return nil
-}
-
-// taintNewNode keeps pods off a node until it has been seen to be ready.
-func taintNewNode(r *Request) error {
-	node, ok := r.Object.(*corev1.Node)
-	if !ok || r.Operation != Create {
-		return nil
-	}
-	taint := corev1.Taint{Key: corev1.TaintNodeNotReady, Effect: corev1.TaintEffectNoSchedule}
-	for _, t := range node.Spec.Taints {
-		if t.MatchTaint(&taint) {
-			return nil
-		}
-	}
-	node.Spec.Taints = append(node.Spec.Taints, taint)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/wherry-project/wherry/internal/admission"
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
@@ -166,7 +167,8 @@ func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub strin
 	if k.Default != nil {
 		k.Default(obj)
 	}
-	if err := s.admit.Admit(&admission.Request{User: u, Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap}); err != nil {
+	node, _ := authz.NodeName(u)
+	if err := s.admit.Admit(&admission.Request{User: u, Node: node, Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap}); err != nil {
 		return nil, err
 	}
 	errs := s.validate(k, obj, old, sub)
