@@ -211,7 +211,8 @@ func (n *Node) workLocked(pod *corev1.Pod) {
 		return
 	}
 	found := n.found[uid]
-	if n.running == nil || !n.ready && found == nil && !pod.Spec.HostNetwork {
+	runs := found != nil && found.State == runtime.SandboxReady
+	if n.running == nil || !n.ready && !runs && !pod.Spec.HostNetwork {
 		return
 	}
 	delete(n.found, uid)

@@ -80,26 +80,36 @@ func open(path string) ([]*os.File, error) {
 		if err != nil {
 			return nil, err
 		}
-		files := make([]*os.File, 0, len(names))
-		for _, name := range names {
-			f, oerr := os.Open(name)
-			if errors.Is(oerr, os.ErrNotExist) && name == path && len(files) > 0 {
-				return files, nil // rotated, and the next one is yet to come
-			}
-			if oerr != nil {
-				err = oerr
-				break
-			}
-			files = append(files, f)
-		}
-		if err == nil && unchanged(files, path) {
+		files, err := openAll(names)
+		now, lerr := list(path)
+		switch {
+		case lerr != nil:
+			closeAll(files)
+			return nil, lerr
+		case !slices.Equal(now, names): // a rotation came between
+			closeAll(files)
+		case err == nil:
 			return files, nil
-		}
-		closeAll(files)
-		if now, lerr := list(path); err != nil && (lerr != nil || slices.Equal(now, names)) {
-			return nil, err // not for a rotation that came between
+		case errors.Is(err, os.ErrNotExist) && len(files) > 0 && len(files) == len(names)-1:
+			return files, nil // rotated, and the next one is yet to come
+		default:
+			closeAll(files)
+			return nil, err
 		}
 	}
+}
+
+// openAll opens files in order, until one cannot be opened.
+func openAll(names []string) ([]*os.File, error) {
+	var files []*os.File
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 // list names the log's files, the oldest first.
@@ -109,16 +119,6 @@ func list(path string) ([]string, error) {
 		return nil, fmt.Errorf("find rotated logs: %w", err)
 	}
 	return append(old, path), nil
-}
-
-// unchanged reports whether the newest file is still the log.
-func unchanged(files []*os.File, path string) bool {
-	was, err := files[len(files)-1].Stat()
-	if err != nil {
-		return false
-	}
-	is, err := os.Stat(path)
-	return err == nil && os.SameFile(was, is)
 }
 
 func closeAll(files []*os.File) {
@@ -299,23 +299,33 @@ func successor(f *os.File, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if is, err := os.Stat(path); err == nil && os.SameFile(was, is) {
-		return nil, nil
-	}
-	names, err := list(path)
-	if err != nil {
-		return nil, nil //nolint:nilerr // the folder is gone: nothing follows
-	}
-	after := 0
-	for i, name := range names {
-		if is, err := os.Stat(name); err == nil && os.SameFile(was, is) {
-			after = i + 1
+	for {
+		if is, err := os.Stat(path); err == nil && os.SameFile(was, is) {
+			return nil, nil
 		}
-	}
-	for _, name := range names[min(after, len(names)):] {
-		if next, err := os.Open(name); err == nil {
-			return next, nil
+		names, err := list(path)
+		if err != nil {
+			return nil, nil //nolint:nilerr // the folder is gone: nothing follows
 		}
+		after := 0
+		for i, name := range names {
+			if is, err := os.Stat(name); err == nil && os.SameFile(was, is) {
+				after = i + 1
+			}
+		}
+		if after == len(names) {
+			continue // it was the newest a moment ago: look again
+		}
+		next, err := os.Open(names[after])
+		if now, lerr := list(path); lerr == nil && !slices.Equal(now, names) {
+			if err == nil {
+				_ = next.Close() // only read
+			}
+			continue // a rotation came between
+		}
+		if err != nil {
+			return nil, nil //nolint:nilerr // the newest is yet to come
+		}
+		return next, nil
 	}
-	return nil, nil
 }
