@@ -167,8 +167,7 @@ func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub strin
 	if k.Default != nil {
 		k.Default(obj)
 	}
-	node, _ := authz.NodeName(u)
-	if err := s.admit.Admit(&admission.Request{User: u, Node: node, Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap}); err != nil {
+	if err := s.admit.Admit(&admission.Request{User: u, Node: nodeOf(u), Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap}); err != nil {
 		return nil, err
 	}
 	errs := s.validate(k, obj, old, sub)
@@ -182,6 +181,14 @@ func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub strin
 		return nil, apierr.Invalid(k.GVK().GroupKind().String(), obj.GetName(), errs)
 	}
 	return changes, nil
+}
+
+// nodeOf is the node that a user is, if it is one.
+func nodeOf(u api.User) string {
+	if name, ok := authz.NodeName(u); ok {
+		return name
+	}
+	return ""
 }
 
 // manager is who is named in managedFields.
