@@ -97,6 +97,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(s.transport.ctx)
 	s.reads.s = s
+	s.transport.wanted = s.wanted
 	s.lead.changed = make(chan struct{})
 	s.fsm = &fsm{mem: s.mem, done: s.done, batch: s.applying, failed: s.fail}
 	if s.origin, err = randomOrigin(); err == nil {

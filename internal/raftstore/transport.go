@@ -39,6 +39,11 @@ type transport struct {
 	peers     map[string]*peer
 	pipelines map[*pipeline]bool
 
+	pulseMu sync.Mutex
+	pulses  map[string]*pulse
+	// wanted tells whether a member that is away is still waited for.
+	wanted func(id raft.ServerID, address raft.ServerAddress, term uint64) bool
+
 	ackMu   sync.Mutex
 	acked   map[string]uint64 // the last entry each follower is known to have
 	waiting []*ackWait
@@ -59,7 +64,8 @@ func newTransport(cfg Config) *transport {
 		callTimeout: max(time.Second, 2*cfg.Timeouts.Heartbeat), bulkTimeout: 30 * time.Second,
 		ctx: ctx, cancel: cancel,
 		consume: make(chan raft.RPC), peers: map[string]*peer{}, pipelines: map[*pipeline]bool{},
-		acked: map[string]uint64{},
+		pulses: map[string]*pulse{},
+		acked:  map[string]uint64{},
 	}
 }
 
@@ -211,21 +217,27 @@ func (t *transport) SetHeartbeatHandler(f func(raft.RPC)) { t.heartbeat.Store(&f
 
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if isHeartbeat(req) {
+		err := t.append(id, target, (*peer).beatStream, req, resp, false)
+		t.beat(string(id), err)
+		return err
+	}
+	if err := t.awaitBack(id, target, req.Term); err != nil {
+		return err
+	}
+	err := t.append(id, target, (*peer).entryStream, req, resp, true)
+	if err == nil && resp.Success {
+		t.ack(string(id), req)
+	}
+	return err
+}
+
+func (t *transport) append(id raft.ServerID, target raft.ServerAddress, open func(*peer) (*appendStream, error), req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, wait bool) error {
 	p, err := t.peer(string(id), string(target))
 	if err != nil {
 		return err
 	}
-	open, wait := p.entryStream, true
-	if isHeartbeat(req) {
-		open, wait = p.beatStream, false
-	}
-	if err := p.call(open, req, resp, wait); err != nil {
-		return err
-	}
-	if resp.Success && !isHeartbeat(req) {
-		t.ack(string(id), req)
-	}
-	return nil
+	return p.call(func() (*appendStream, error) { return open(p) }, req, resp, wait)
 }
 
 func (p *peer) call(open func() (*appendStream, error), req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, wait bool) error {
@@ -307,6 +319,9 @@ const snapshotChunk = 256 << 10
 
 // InstallSnapshot implements raft.Transport. It takes as long as data flows.
 func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := t.awaitBack(id, target, req.Term); err != nil {
+		return err
+	}
 	p, err := t.peer(string(id), string(target))
 	if err != nil {
 		return err

@@ -1,0 +1,53 @@
+package raftstore
+
+import (
+	"strconv"
+	"testing"
+	"time"
+)
+
+// TestComesBackAtOnce has a follower away while the leader writes. The library
+// would try to reach it less and less often, in the end every ten seconds.
+func TestComesBackAtOnce(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	leader, away := c.leader(), c.followers()[0]
+	c.stop(away, true)
+	for i, gone := 0, time.Now(); time.Since(gone) < 3*time.Second; i++ {
+		c.set(leader, "a", strconv.Itoa(i))
+		time.Sleep(20 * time.Millisecond) // as writes come
+	}
+	want := c.get(leader, "a")
+	back := time.Now()
+	away = c.restart(away)
+	if got := c.get(away, "a"); got != want {
+		t.Errorf("the follower that came back reads %q, want %q", got, want)
+	}
+	if took := time.Since(back); took > time.Second {
+		t.Errorf("a follower that came back serves after %v", took)
+	} else {
+		t.Logf("serves after %v", took.Round(time.Millisecond))
+	}
+}
+
+// TestAwayIsForgotten removes a member that is away, and deposes the leader
+// that waits for another: nothing keeps waiting for them.
+func TestAwayIsForgotten(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	leader, away := c.leader(), c.followers()[0]
+	c.stop(away, true)
+	c.set(leader, "a", "1")
+	eventually(t, "the leader waits for the member", func() bool { return leader.transport.waitsFor(away.id) })
+	if err := leader.RemoveMember(c.ctx(), away.id); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the leader waits no longer for a removed member", func() bool { return !leader.transport.waitsFor(away.id) })
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+	}
+}
