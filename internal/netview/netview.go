@@ -29,6 +29,8 @@ type View struct {
 	nodes      map[string]*corev1.Node
 	pods       map[Name]*corev1.Pod
 
+	// order has the names of the services, sorted; nil when one came or went.
+	order []Name
 	// rendered keeps what each service became, until it or its slices change.
 	rendered map[Name]svcproxy.Service
 	records  *dns.Records
@@ -47,7 +49,7 @@ func New(node string) *View {
 // Reset forgets everything: a full set follows.
 func (v *View) Reset() {
 	v.namespaces, v.services = map[string]bool{}, map[Name]*corev1.Service{}
-	v.owners = map[Name]string{}
+	v.owners, v.order = map[Name]string{}, nil
 	v.slices, v.nodes = map[Name]map[string]*discoveryv1.EndpointSlice{}, map[string]*corev1.Node{}
 	v.pods, v.rendered = map[Name]*corev1.Pod{}, map[Name]svcproxy.Service{}
 	v.stale, v.spaces, v.clean = map[Name]bool{}, map[string]bool{}, false
@@ -56,6 +58,9 @@ func (v *View) Reset() {
 // PutService adds or replaces a service.
 func (v *View) PutService(s *corev1.Service) {
 	n := Name{s.Namespace, s.Name}
+	if v.services[n] == nil {
+		v.order = nil
+	}
 	v.services[n] = s
 	v.touch(n)
 }
@@ -64,6 +69,7 @@ func (v *View) PutService(s *corev1.Service) {
 func (v *View) DeleteService(namespace, name string) {
 	n := Name{namespace, name}
 	delete(v.services, n)
+	v.order = nil
 	v.touch(n)
 }
 

@@ -2,6 +2,7 @@ package netview
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -55,7 +56,7 @@ func (v *View) ServiceEnv(namespace string, links bool) []corev1.EnvVar {
 			names = append(names, n)
 		}
 	}
-	sort.Slice(names, func(i, j int) bool { return less(names[i], names[j]) })
+	slices.SortFunc(names, compare)
 	var out []corev1.EnvVar
 	for _, n := range names {
 		s := v.services[n]

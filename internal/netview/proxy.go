@@ -1,8 +1,11 @@
 package netview
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,12 +18,11 @@ import (
 // knows: ranges and addresses; they are taken as they are.
 func (v *View) Proxy(local svcproxy.Config) svcproxy.Config {
 	cfg := local
-	names := make([]Name, 0, len(v.services))
-	for n := range v.services {
-		names = append(names, n)
+	if v.order == nil {
+		v.order = slices.SortedFunc(maps.Keys(v.services), compare)
 	}
-	sort.Slice(names, func(i, j int) bool { return less(names[i], names[j]) })
-	for _, n := range names {
+	cfg.Services = make([]svcproxy.Service, 0, len(v.order))
+	for _, n := range v.order {
 		s := v.services[n]
 		if s.Spec.Type == corev1.ServiceTypeExternalName || s.Spec.ClusterIP == corev1.ClusterIPNone || s.Spec.ClusterIP == "" {
 			continue
@@ -36,11 +38,9 @@ func (v *View) Proxy(local svcproxy.Config) svcproxy.Config {
 	return cfg
 }
 
-func less(a, b Name) bool {
-	if a.Namespace != b.Namespace {
-		return a.Namespace < b.Namespace
-	}
-	return a.Name < b.Name
+// compare orders names as NAMESPACE/NAME, as svcproxy does.
+func compare(a, b Name) int {
+	return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 }
 
 func (v *View) service(s *corev1.Service) svcproxy.Service {
@@ -64,11 +64,11 @@ func (v *View) service(s *corev1.Service) svcproxy.Service {
 		}
 		out.Affinity = time.Duration(seconds) * time.Second
 	}
-	slices := v.sortedSlices(Name{s.Namespace, s.Name})
+	parts := v.sortedSlices(Name{s.Namespace, s.Name})
 	for _, p := range s.Spec.Ports {
 		out.Ports = append(out.Ports, svcproxy.Port{
 			Protocol: protocol(p.Protocol), Port: uint16(p.Port), NodePort: uint16(p.NodePort), //nolint:gosec // validated to 1-65535
-			Endpoints: usable(slices, p),
+			Endpoints: usable(parts, p),
 		})
 	}
 	return out
@@ -86,9 +86,9 @@ func protocol(p corev1.Protocol) svcproxy.Protocol {
 
 // usable are the endpoints of a service port: those that are ready, or if there
 // are none those that still serve while they end.
-func usable(slices []*discoveryv1.EndpointSlice, p corev1.ServicePort) []netip.AddrPort {
+func usable(parts []*discoveryv1.EndpointSlice, p corev1.ServicePort) []netip.AddrPort {
 	var ready, serving []netip.AddrPort
-	for _, s := range slices {
+	for _, s := range parts {
 		number, ok := slicePort(s, p)
 		if !ok || s.AddressType == discoveryv1.AddressTypeFQDN {
 			continue
