@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -77,20 +78,34 @@ func (d *controld) serveGRPC(ctx context.Context, ready func()) error {
 type dialer struct{ tls *tls.Config }
 
 // connect makes a connection without waiting for it.
-func (d dialer) connect(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+address,
+func (d dialer) connect(address string, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+address, append(more,
 		grpc.WithTransportCredentials(credentials.NewTLS(d.tls.Clone())),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		grpc.WithDisableServiceConfig(),
-	)
+	)...)
 }
 
 // member is the dialer of the Raft.
 func (d dialer) member(_ context.Context, address string) (grpc.ClientConnInterface, error) {
-	return d.connect(address)
+	return d.connect(address, grpc.WithContextDialer(forgetful))
+}
+
+// forgetful connects so that closing throws away what was not delivered yet: a
+// write that was given up must not reach the leader when the network is whole
+// again.
+func forgetful(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		err = tcp.SetLinger(0)
+	}
+	return conn, err
 }
 
 // ask asks a member whether it serves.

@@ -158,13 +158,19 @@ func (s *Server) attempt(ctx context.Context, do func(snap *store.Snapshot) (set
 			at = store.At{Level: store.AtLeast, Revision: lost.Current}
 		case errors.As(err, &lost):
 			at = store.At{Level: store.Linearizable}
-		case settled || at.Level == store.Linearizable:
+		case settled || at.Level == store.Linearizable || unanswered(err):
 			return err
 		default:
 			at = store.At{Level: store.Linearizable}
 		}
 	}
 	return apierr.ServerTimeout("objects", "update", time.Second)
+}
+
+// unanswered reports whether an error is no judgement on what was read: the
+// write may have been done, and trying it again could find its own result.
+func unanswered(err error) bool {
+	return errors.Is(err, apierr.ErrTimeout) || errors.Is(err, apierr.ErrUnavailable)
 }
 
 func (s *Server) timestamp() metav1.Time { return metav1.Time{Time: s.now().Truncate(time.Second)} }

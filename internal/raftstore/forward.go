@@ -118,6 +118,9 @@ func (f *forwarder) call(ctx context.Context, commands [][]byte) ([]wherryv1.For
 	case <-f.dead:
 		return nil, fmt.Errorf("the connection to the leader %s is lost", f.peer.id)
 	case <-ctx.Done():
+		// What was sent must not reach it later, when a cut network is whole
+		// again and the caller has long been told that it was not done.
+		f.peer.t.drop(f.peer)
 		return nil, fmt.Errorf("the leader %s is lost", f.peer.id)
 	}
 }
