@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string) int {
 	var err error
 	switch arg(0, "") {
 	case "serve":
-		err = serve(ctx, arg(1, "8080"))
+		err = serve(ctx, arg(1, "8080"), os.Stdout)
 	case "fetch":
 		err = fetch(ctx, arg(1, ""), arg(2, "5s"))
 	case "ask":
@@ -92,7 +92,7 @@ func run(ctx context.Context, args []string) int {
 
 // serve answers every path with the page, /healthz with ok, /hostname with the
 // bare name.
-func serve(ctx context.Context, port string) error {
+func serve(ctx context.Context, port string, out io.Writer) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func serve(ctx context.Context, port string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("serving on %s as %s\n", l.Addr(), host)
+	fmt.Fprintf(out, "serving on %s as %s\n", l.Addr(), host)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()

@@ -39,7 +39,7 @@ func TestServeAndFetch(t *testing.T) {
 	t.Setenv("PAGE", "the page")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, port) }()
+	go func() { done <- serve(ctx, port, io.Discard) }()
 	code, out := output(t, t.Context(), "fetch", "http://127.0.0.1:"+port+"/x")
 	host, _ := os.Hostname()
 	if code != 0 || !strings.HasSuffix(out, "hello from "+host+"\nthe page\n") {
