@@ -232,6 +232,9 @@ func (a *Allocator) Node(s *store.Snapshot, n *corev1.Node) ([]store.Change, fie
 		if err != nil || p.Bits() != a.cfg.NodeBits || !a.cfg.Pods.Contains(p.Addr()) || p.Masked() != p {
 			return nil, field.ErrorList{field.Invalid(path, n.Spec.PodCIDR, fmt.Sprintf("must be a /%d range within %s", a.cfg.NodeBits, a.cfg.Pods))}
 		}
+		if _, taken := s.Get(api.Key{Resource: ranges, Name: rangeName(n.Spec.PodCIDR)}); taken {
+			return nil, field.ErrorList{field.Invalid(path, n.Spec.PodCIDR, "is already given to another node")}
+		}
 		n.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
 		return []store.Change{take(ranges, rangeName(n.Spec.PodCIDR), owner)}, nil
 	}
