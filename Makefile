@@ -59,6 +59,7 @@ drift: tools ## generated files are what their sources make
 vet:
 	$(call step,go vet)
 	@$(GO) vet -tags seccomp ./...
+	@$(GO) -C bench vet -tags seccomp ./...
 
 archtest:
 	$(call step,layers and other rules of docs/layout.md)
