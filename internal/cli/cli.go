@@ -75,6 +75,9 @@ func New(version string, streams genericiooptions.IOStreams, args []string) *cob
 	groups := templates.CommandGroups{{Message: "Wherry's Own Commands:", Commands: []*cobra.Command{
 		c.cluster(), c.image(), c.testbed(),
 	}}}
+	for _, own := range groups[0].Commands {
+		showInherited(own)
+	}
 	groups.Add(root)
 	addVersion(root, version, streams)
 	showFirst(root, groups)
@@ -113,6 +116,22 @@ func rebrand(c *cobra.Command) {
 	c.PersistentFlags().VisitAll(usage)
 	for _, sub := range c.Commands() {
 		rebrand(sub)
+	}
+}
+
+// showInherited lets the help of each command below root tell the flags that
+// all of them take: kubectl's template leaves out those of a parent.
+func showInherited(root *cobra.Command) {
+	for _, sub := range root.Commands() {
+		sub.DisableFlagsInUseLine = true // the template says [options]
+		root.PersistentFlags().VisitAll(func(f *pflag.Flag) {
+			if shown := *f; sub.HasSubCommands() {
+				sub.PersistentFlags().AddFlag(&shown)
+			} else {
+				sub.Flags().AddFlag(&shown)
+			}
+		})
+		showInherited(sub)
 	}
 }
 

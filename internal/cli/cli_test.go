@@ -241,6 +241,35 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// Each command's help tells the flags of its parents too, and they may stand
+// before or after its name.
+func TestInheritedFlags(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	for args, want := range map[string][]string{
+		"testbed kill -h":         {"--name=", "--testbed-dir="},
+		"testbed up -h":           {"--name=", "--testbed-dir=", "--controls="},
+		"cluster members -h":      {"--grpc-address="},
+		"cluster token create -h": {"--grpc-address=", "--role="},
+		"image list -h":           {"--grpc-address=", "--node="},
+	} {
+		out, _, err := execute("", strings.Fields(args)...)
+		if err != nil || strings.Contains(out, "[flags]") {
+			t.Errorf("%s: %v\n%s", args, err, out)
+		}
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s does not tell %s:\n%s", args, w, out)
+			}
+		}
+	}
+	for _, args := range []string{"testbed --testbed-dir DIR --name n kill c1", "testbed kill --testbed-dir DIR --name n c1", "testbed --name=n kill c1 --testbed-dir DIR"} {
+		_, _, err := execute("", strings.Fields(strings.ReplaceAll(args, "DIR", t.TempDir()))...)
+		if err == nil || !strings.Contains(err.Error(), `no testbed "n"`) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
 func TestRebrand(t *testing.T) {
 	for in, want := range map[string]string{
 		"kubectl get pods\n  kubectl apply -f x":     "wherry get pods\n  wherry apply -f x",

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -54,7 +55,7 @@ network, and down removes all of it. Needs root.`,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&f.name, "name", testbed.DefaultName, "the testbed's name")
-	flags.StringVar(&f.dir, "testbed-dir", cmp.Or(os.Getenv("WHERRY_TESTBED_DIR"), testbed.DefaultDir), "where testbeds are kept ($WHERRY_TESTBED_DIR)")
+	flags.StringVar(&f.dir, "testbed-dir", defaultDir(), "where testbeds are kept ($WHERRY_TESTBED_DIR)")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "do not tell the steps")
 	root.AddCommand(
 		c.testbedUp(f), c.testbedDown(f), c.testbedStatus(f), c.testbedExec(f), c.testbedLogs(f),
@@ -107,7 +108,7 @@ func (c *command) testbedUp(f *testbedFlags) *cobra.Command {
 				}
 				return err
 			}
-			fmt.Fprintf(c.Out, "testbed %s is up: `wherry testbed exec %sclient -- wherry get nodes`\n", f.name, nameFlag(f))
+			fmt.Fprintf(c.Out, "testbed %s is up: `wherry testbed exec %sclient -- wherry get nodes`\n", f.name, sameFlags(f))
 			return nil
 		}),
 	}
@@ -119,30 +120,42 @@ func (c *command) testbedUp(f *testbedFlags) *cobra.Command {
 	return cmd
 }
 
-func nameFlag(f *testbedFlags) string {
-	if f.name == testbed.DefaultName {
-		return ""
+// sameFlags are those with which other commands find the same testbed.
+func sameFlags(f *testbedFlags) string {
+	flags := ""
+	if f.dir != defaultDir() {
+		flags = "--testbed-dir " + f.dir + " "
 	}
-	return "--name " + f.name + " "
+	if f.name != testbed.DefaultName {
+		flags += "--name " + f.name + " "
+	}
+	return flags
 }
+
+func defaultDir() string { return cmp.Or(os.Getenv("WHERRY_TESTBED_DIR"), testbed.DefaultDir) }
 
 func (c *command) testbedDown(f *testbedFlags) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use: "down", Short: "Remove a testbed and all in it, whatever state it is in", Args: cobra.NoArgs,
 		RunE: run(func(ctx context.Context, _ []string) error {
+			known, err := testbed.Names(f.dir)
+			if err != nil {
+				return err
+			}
 			names := []string{f.name}
 			if all {
-				var err error
-				if names, err = testbed.Names(f.dir); err != nil {
-					return err
-				}
+				names = known
 			}
 			for _, name := range names {
 				if err := testbed.Down(ctx, f.dir, name); err != nil {
 					return err
 				}
-				fmt.Fprintf(c.Out, "testbed %s is down\n", name)
+				if slices.Contains(known, name) {
+					fmt.Fprintf(c.Out, "testbed %s is down\n", name)
+				} else { // perhaps one whose folder was lost, so Down has looked all the same
+					fmt.Fprintf(c.Out, "there was no testbed %q in %s; there are: %v\n", name, f.dir, known)
+				}
 			}
 			return nil
 		}),
