@@ -19,8 +19,14 @@ import (
 // ones share Raft entries.
 const atOnce = 64
 
-// storeWithin bounds one write.
-const storeWithin = 10 * time.Second
+const (
+	// storeWithin bounds one write.
+	storeWithin = 10 * time.Second
+	// firstPause is before the second try of a write, lastPause before the
+	// last one.
+	firstPause = 100 * time.Millisecond
+	lastPause  = 3200 * time.Millisecond
+)
 
 // reports stores what a node says: many pods' statuses at once, each pod's in
 // order and only the newest of those that wait, the newest status of the node,
@@ -141,47 +147,68 @@ func (r *reports) wait() {
 	r.group.Wait()
 }
 
-// work stores what waits for one pod until nothing does.
+// work stores what waits for one pod until nothing does. What is refused for now
+// is tried again for a while, and then left to the node, which repeats it.
 func (r *reports) work(ctx context.Context, uid string) {
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-	}
+	pause := firstPause
 	for {
 		r.mu.Lock()
 		m := r.newest[uid]
-		delete(r.newest, uid)
-		if m == nil || ctx.Err() != nil {
+		if m == nil || ctx.Err() != nil || pause > lastPause {
+			delete(r.newest, uid)
 			delete(r.busy, uid)
 			r.mu.Unlock()
 			return
 		}
 		r.mu.Unlock()
-		r.store(ctx, m)
+		if r.store(ctx, m) {
+			pause = firstPause
+			r.mu.Lock()
+			if r.newest[uid] == m {
+				delete(r.newest, uid)
+			}
+			r.mu.Unlock()
+			continue
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+		pause *= 2
 	}
 }
 
-// store writes one status and acknowledges it if that is settled. The node
-// repeats what is not: a refusal may come of a state that this member, or the
-// node, has not seen yet, and ends when they have.
-func (r *reports) store(ctx context.Context, m *wherryv1.PodStatus) {
+// store writes one status and acknowledges it, and reports whether that is
+// settled: stored, or never to be. Another refusal may come of a state that this
+// member, or the node, has not seen yet, and ends when they have.
+func (r *reports) store(ctx context.Context, m *wherryv1.PodStatus) bool {
+	select {
+	case r.slots <- struct{}{}:
+		defer func() { <-r.slots }()
+	case <-ctx.Done():
+		return false
+	}
 	one, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()
 	err := r.write(one, m)
-	if err != nil && !errors.Is(err, apierr.ErrNotFound) && !errors.Is(err, apierr.ErrInvalid) {
+	log := r.se.s.cfg.Log.With("node", r.se.node, "pod", m.GetNamespace()+"/"+m.GetName(), "err", err)
+	switch {
+	case err == nil, errors.Is(err, apierr.ErrNotFound):
+	case errors.Is(err, apierr.ErrInvalid):
+		log.Warn("pod status refused")
+	default:
 		if ctx.Err() == nil {
-			r.se.s.cfg.Log.Warn("pod status not stored yet", "node", r.se.node, "pod", m.GetNamespace()+"/"+m.GetName(), "err", err)
+			log.Warn("pod status not stored yet")
 		}
-		return
-	}
-	if err != nil && !errors.Is(err, apierr.ErrNotFound) {
-		r.se.s.cfg.Log.Warn("pod status refused", "node", r.se.node, "pod", m.GetNamespace()+"/"+m.GetName(), "err", err)
+		return false
 	}
 	ack := &wherryv1.StatusAck{Uid: m.GetUid(), Sequence: m.GetSequence()}
 	if err := r.se.push(ctx, &wherryv1.SessionResponse{Message: &wherryv1.SessionResponse_StatusAck{StatusAck: ack}}); err != nil {
 		r.se.cancel()
 	}
+	return true
 }
 
 // write stores a status, and lets the object go if nothing of the pod is left:
