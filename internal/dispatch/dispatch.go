@@ -65,7 +65,10 @@ type Config struct {
 	// Heartbeat is how often a node is asked to say that it is there; 0 leaves
 	// it to the node.
 	Heartbeat time.Duration
-	Log       *slog.Logger
+	// Slow is how long a node may leave what it is told unread before its
+	// session ends; 0 is half a minute.
+	Slow time.Duration
+	Log  *slog.Logger
 }
 
 // Server implements wherryv1.NodesServer, PodsServer and ImagesServer, and

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ func (se *session) welcome(n *corev1.Node) *wherryv1.Welcome {
 
 // push queues a message down. A node that does not read loses its session.
 func (se *session) push(ctx context.Context, m *wherryv1.SessionResponse) error {
-	t := time.NewTimer(30 * time.Second)
+	t := time.NewTimer(cmp.Or(se.s.cfg.Slow, 30*time.Second))
 	defer t.Stop()
 	select {
 	case se.down <- m:
