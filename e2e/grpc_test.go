@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -246,6 +247,25 @@ func (g grpcTest) subresources() {
 	}
 }
 
+// lastLine is the last line of a pod's log.
+func (g grpcTest) lastLine(ctx context.Context, pod string) (string, error) {
+	tail := int64(1)
+	logs, err := g.pods.Logs(ctx, &wherryv1.LogsRequest{Namespace: g.ns, Pod: pod, TailLines: &tail})
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for {
+		m, err := logs.Recv()
+		if errors.Is(err, io.EOF) {
+			return text.String(), nil
+		} else if err != nil {
+			return "", err
+		}
+		text.Write(m.GetData())
+	}
+}
+
 // streams are a pod's logs and commands in it.
 func (g grpcTest) streams() {
 	ctx, cancel := context.WithTimeout(g.Context(), 60*time.Second)
@@ -256,22 +276,13 @@ func (g grpcTest) streams() {
 		Containers:                    []corev1.Container{{Name: "c", Image: busyboxImage, Command: []string{"sh", "-c", "echo one; echo two; exec sleep 600"}}}}}
 	must(g.resources.Create(ctx, &wherryv1.CreateRequest{Target: g.target("", "pods", "", ""), Object: wrap(g, "core.v1.Pod", pod)}))(g)
 	awaitReady(g, g.ns, "p")
-	tail := int64(1)
-	logs := must(g.pods.Logs(ctx, &wherryv1.LogsRequest{Namespace: g.ns, Pod: "p", TailLines: &tail}))(g)
-	var text strings.Builder
-	for {
-		m, err := logs.Recv()
-		if errors.Is(err, io.EOF) {
-			break
+	testkit.Eventually(g, 10*time.Second, func() error { // Ready is not yet having said something
+		text, err := g.lastLine(ctx, "p")
+		if err == nil && text != "two\n" {
+			err = fmt.Errorf("the log's last line is %q", text)
 		}
-		if err != nil {
-			g.Fatal(err)
-		}
-		text.Write(m.GetData())
-	}
-	if text.String() != "two\n" {
-		g.Errorf("the log's last line is %q", text.String())
-	}
+		return err
+	})
 	exec := must(g.pods.Exec(ctx))(g)
 	for _, m := range []*wherryv1.ExecRequest{
 		{Request: &wherryv1.ExecRequest_Start{Start: &wherryv1.ExecStart{Namespace: g.ns, Pod: "p", Command: []string{"sh", "-c", "cat; echo err >&2; exit 5"}, Stdin: true, Stdout: true, Stderr: true}}},

@@ -100,7 +100,7 @@ func repeatable(c store.Command) bool {
 }
 
 func notDone(err error) error {
-	return apierr.New(apierr.ErrTimeout, "no leader took the write in time; nothing was written: %w", err)
+	return apierr.New(apierr.ErrTimeout, "no leader took the write in time; nothing was written; a majority of the members must be up and reachable: %w", err)
 }
 
 func unknown(err error) error {
