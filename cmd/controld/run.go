@@ -177,7 +177,7 @@ func onlyMembers(v *pki.Verifier) func(context.Context) error {
 			return apierr.New(apierr.ErrUnauthorized, "%w", err)
 		}
 		if p.Role != pki.Member {
-			return apierr.Forbidden("", "", errors.New("only members of the cluster may"))
+			return apierr.Forbidden("", "", errors.New("only members of the cluster may call the Raft service"))
 		}
 		return nil
 	}

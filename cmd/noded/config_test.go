@@ -81,3 +81,13 @@ func TestBadConfig(t *testing.T) {
 		})
 	}
 }
+
+// An address without a port is refused before anything is read or asked.
+func TestJoinAddresses(t *testing.T) {
+	c := config{DataDir: t.TempDir()}
+	for _, list := range []string{"c1", "c1:7443,c2", ""} {
+		if err := joinCluster(t.Context(), c, list, "no such file"); err == nil || !strings.Contains(err.Error(), "must be HOST:PORT") {
+			t.Errorf("%q: %v", list, err)
+		}
+	}
+}

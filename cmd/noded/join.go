@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -39,6 +40,12 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 	if _, err := os.Stat(c.membershipFile()); err == nil {
 		return fmt.Errorf("this machine is a node of a cluster already (%s is there); to enter another one, stop noded and remove %s", c.membershipFile(), c.DataDir)
 	}
+	list := strings.Split(addresses, ",")
+	for _, a := range list {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("address %q: must be HOST:PORT of a controld, such as 10.0.0.1:7443", a)
+		}
+	}
 	text, err := os.ReadFile(tokenFile)
 	if err != nil {
 		return fmt.Errorf("read the join token: %w", err)
@@ -61,12 +68,15 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 	}
 	var answer *wherryv1.JoinResponse
 	var failed error
-	for _, a := range strings.Split(addresses, ",") {
+	for _, a := range list {
 		request := &wherryv1.JoinRequest{Token: token.Presented(), Role: wherryv1.Role_ROLE_NODE, Name: c.Name, Csr: csr}
 		if answer, err = askToJoin(ctx, a, token, request); err == nil {
 			break
 		}
 		failed = errors.Join(failed, fmt.Errorf("%s: %w", a, err))
+		if !errors.Is(err, apierr.ErrUnavailable) && !errors.Is(err, apierr.ErrTimeout) {
+			break // a refusal is an answer; others would say the same
+		}
 	}
 	if answer == nil {
 		return fmt.Errorf("join: %w", failed)

@@ -19,6 +19,7 @@ var (
 	ErrTokenMalformed = errors.New("malformed join token")
 	ErrTokenWrongCA   = errors.New("join token is for another cluster")
 	ErrTokenUnknown   = errors.New("unknown join token")
+	ErrTokenRole      = errors.New("join token for another role")
 	ErrTokenExpired   = errors.New("expired join token")
 )
 
@@ -122,7 +123,8 @@ func (t Token) Check(stored *StoredToken, role Role, now time.Time) error {
 			ErrTokenExpired, t.ID, stored.Expires.UTC().Format(time.RFC3339))
 	}
 	if stored.Role != role {
-		return fmt.Errorf("%w: %q is for joining as %s, not as %s", ErrTokenUnknown, t.ID, joined(stored.Role), joined(role))
+		return fmt.Errorf("%w: %q is for joining as %s, not as %s; make one with `wherry cluster token create --role %[4]s`",
+			ErrTokenRole, t.ID, joined(stored.Role), joined(role))
 	}
 	return nil
 }

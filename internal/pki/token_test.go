@@ -70,7 +70,7 @@ func TestTokenCheck(t *testing.T) {
 		{"wrong secret", wrong, &stored, Node, today(), ErrTokenUnknown, "wrong secret"},
 		{"expired", token, &stored, Node, today().Add(time.Hour), ErrTokenExpired, "expired at 2026-03-01T13:00:00Z"},
 		{"wrong secret of an expired one", wrong, &stored, Node, today().Add(time.Hour), ErrTokenUnknown, "wrong secret"},
-		{"other role", token, &stored, Member, today(), ErrTokenUnknown, "for joining as node"},
+		{"other role", token, &stored, Member, today(), ErrTokenRole, "for joining as node, not as control; make one with `wherry cluster token create --role control`"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
