@@ -150,7 +150,8 @@ func (w *Worker) retire(c *container) {
 func (w *Worker) ended(c *container) {
 	r := c.current
 	c.probeReady, c.probeStarted, c.hooking, c.kill = false, false, false, nil
-	if r.FinishedAt.Sub(r.StartedAt) >= goodRun {
+	length := r.FinishedAt.Sub(r.StartedAt)
+	if length >= goodRun || r.State == runtime.Lost && length > lostRun {
 		c.fails = 0
 	}
 	delay := backOff(c.fails)

@@ -40,7 +40,10 @@ const (
 	firstBackOff = 10 * time.Second
 	lastBackOff  = 5 * time.Minute
 	// A run of this length ends a row of failures.
-	goodRun  = 10 * time.Minute
+	goodRun = 10 * time.Minute
+	// So does one that was lost with its sandbox, mostly because the machine
+	// lost its power, unless that comes of its start.
+	lostRun  = time.Second
 	maxFails = 7 // the back-off is the longest by then
 	// pullErrorShown is how long the error of a pull shows before the pause
 	// does.

@@ -503,6 +503,21 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// A machine that loses its power again and again is not a pod that fails: the
+// pod starts at once each time.
+func TestRebootsAreNoFailures(t *testing.T) {
+	inBubble(t, func(b *bed) {
+		p := podOf(corev1.RestartPolicyAlways, con("a", "serve"))
+		b.run(p)
+		b.is(p, "Running Ready | a Running ready")
+		for n := 1; n <= 4; n++ {
+			time.Sleep(5 * time.Second)
+			b.reboot(b.stored(p))
+			b.is(p, fmt.Sprintf("Running Ready | a Running last ContainerStatusUnknown/137 #%d ready", n))
+		}
+	})
+}
+
 func TestSandboxLost(t *testing.T) {
 	inBubble(t, func(b *bed) {
 		p := podOf(corev1.RestartPolicyAlways, con("a", "serve"))
