@@ -344,6 +344,12 @@ func TestWithoutControls(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, err := suite.Exec(context.Background(), "n1", "sh", "-c", "ps -ef; tail /var/log/pods/"+ns+"_*/*/*")
+			t.Logf("n1: %v\n%s", err, out)
+		}
+	})
 	end(t, "n1", "ends-"+ns)
 	testkit.Eventually(t, 20*time.Second, func() error {
 		if now := processes(t, "n1", "ends-"+ns); len(now) != 1 {
@@ -351,6 +357,7 @@ func TestWithoutControls(t *testing.T) {
 		}
 		return nil
 	})
+	time.Sleep(1500 * time.Millisecond) // noded saves what it must know once a second
 	if err := suite.PowerOff(t.Context(), "n1"); err != nil {
 		t.Fatal(err)
 	}
