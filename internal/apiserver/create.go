@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"errors"
 	"reflect"
 	"strings"
 
@@ -54,6 +55,12 @@ func (s *Server) Create(ctx context.Context, u api.User, t api.Target, obj runti
 // insert stores a new object. An applied one has its managed fields already.
 func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.Object, o api.WriteOptions, applied bool) (v api.Value, err error) {
 	names := 0
+	taken := func(key api.Key) error {
+		if names++; names >= maxNames {
+			return apierr.NameTaken(k.KeyResource(), key.Name)
+		}
+		return &store.CompareError{Key: key} // draw another one
+	}
 	err = s.attempt(ctx, func(snap *store.Snapshot) (bool, error) {
 		obj := given.DeepCopyObject().(api.Object)
 		s.freshMeta(k, obj)
@@ -62,14 +69,10 @@ func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.
 			return false, err
 		}
 		key := k.Key(obj.GetNamespace(), obj.GetName())
-		if _, there := snap.Get(key); there {
-			if given.GetName() != "" {
-				return false, apierr.AlreadyExists(k.KeyResource(), obj.GetName())
-			}
-			if names++; names >= maxNames {
-				return false, apierr.NameTaken(k.KeyResource(), obj.GetName())
-			}
-			return false, &store.CompareError{Key: key} // draw another name
+		if _, there := snap.Get(key); there && given.GetName() != "" {
+			return false, apierr.AlreadyExists(k.KeyResource(), obj.GetName())
+		} else if there {
+			return false, taken(key)
 		}
 		if !applied {
 			if err := s.merge.Update(k, nil, obj, manager(u, o), ""); err != nil {
@@ -85,6 +88,9 @@ func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.
 			changes = append(changes, sameNamespace(snap, obj.GetNamespace()))
 		}
 		v, err = s.commit(ctx, k, obj, r, changes, o)
+		if lost := (*store.CompareError)(nil); given.GetName() == "" && errors.As(err, &lost) && lost.Key == key {
+			return true, taken(key)
+		}
 		return err == nil, err
 	})
 	return v, err
