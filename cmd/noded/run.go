@@ -22,10 +22,12 @@ import (
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/images"
 	"github.com/wherry-project/wherry/internal/kinds"
+	"github.com/wherry-project/wherry/internal/kubelethttp"
 	"github.com/wherry-project/wherry/internal/network"
 	"github.com/wherry-project/wherry/internal/node"
 	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/runtime/runc"
+	"github.com/wherry-project/wherry/internal/stats"
 	"github.com/wherry-project/wherry/internal/svcproxy"
 	"github.com/wherry-project/wherry/internal/telemetry"
 	kubeversion "github.com/wherry-project/wherry/internal/version"
@@ -69,6 +71,10 @@ func run(ctx context.Context, c config) (err error) {
 		DataDir: c.DataDir, LogDir: c.LogDir, ResolvConf: c.ResolvConf, Hosts: "/etc/hosts", Upstreams: upstreams,
 		MaxPods: c.MaxPods, Parallel: parallel(),
 	}, parts)
+	port, err := httpsPort(c, id, n, parts, log)
+	if err != nil {
+		return err
+	}
 	up := func() {
 		if err := notify.Ready(); err != nil {
 			log.Warn("the service manager was not told", "err", err)
@@ -78,6 +84,7 @@ func run(ctx context.Context, c config) (err error) {
 	err = daemon.Run(ctx, log, up,
 		daemon.Debug(filepath.Join(c.RunDir, "noded-debug.sock"), nil),
 		daemon.Part{Name: "node", Run: n.Run},
+		port,
 		daemon.Ready("certificate", func(ctx context.Context) error {
 			return id.KeepFresh(ctx, func(ctx context.Context) ([]byte, error) { return renew(ctx, c, id, member.Controls, parts) },
 				func(err error) { log.Warn("certificate not renewed yet", "err", err) })
@@ -86,6 +93,28 @@ func run(ctx context.Context, c config) (err error) {
 		log.Warn("the service manager was not told", "err", serr)
 	}
 	return err
+}
+
+// httpsPort is where health, metrics and stats are served.
+func httpsPort(c config, id *pki.KeyPair, n *node.Node, parts node.Parts, log *slog.Logger) (daemon.Part, error) {
+	metrics := telemetry.NewRegistry("noded", version)
+	if err := n.Register(metrics); err != nil {
+		return daemon.Part{}, fmt.Errorf("register metrics: %w", err)
+	}
+	cgroups, err := stats.Open()
+	if err != nil {
+		return daemon.Part{}, err
+	}
+	// The node does not know which keys of members are pinned: it believes the CA.
+	verifier := pki.NewVerifier(id.CA(), func(pki.Peer) error { return nil }, time.Now)
+	cfg := kubelethttp.Config{
+		Address: ":10250", TLS: id.ServerConfig(), Peer: verifier.Peer, Healthy: n.Healthy, Metrics: telemetry.Handler(metrics), Pods: n.Pods,
+		Summary: func(ctx context.Context) (*kubelethttp.Summary, error) {
+			return kubelethttp.Measure(ctx, c.Name, stats.Machine, cgroups, parts.Runtime, n.Pods())
+		},
+		Log: log,
+	}
+	return daemon.Part{Name: "HTTPS port", Run: func(ctx context.Context, ready func()) error { return kubelethttp.Run(ctx, cfg, ready) }}, nil
 }
 
 // open opens the node's mechanisms.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -289,6 +290,32 @@ func (n *Node) localLocked(pod *corev1.Pod) *corev1.Pod {
 	local := *pod
 	local.Status = *st
 	return &local
+}
+
+// Healthy says what keeps the node from running pods, or nil.
+func (n *Node) Healthy() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.ready {
+		return errors.New("the pod network is not set up yet")
+	}
+	return nil
+}
+
+// Register adds the node's metrics.
+func (n *Node) Register(r prometheus.Registerer) error {
+	gauge := func(name, help string, value func() float64) error {
+		return r.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	return errors.Join(
+		gauge("wherry_node_pods", "Pods that the cluster has given to this node.", func() float64 { return float64(len(n.Pods())) }),
+		gauge("wherry_node_connected", "1 while a control plane member can be reached.", func() float64 {
+			if n.link.Connected() {
+				return 1
+			}
+			return 0
+		}),
+	)
 }
 
 // Pods are the node's pods as it sees them.
