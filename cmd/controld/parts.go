@@ -27,6 +27,7 @@ func (d *controld) parts() []daemon.Part {
 		{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
 		{Name: "membership", Run: d.enter},
 		daemon.Ready("certificate", d.keepCertificate),
+		daemon.Ready("relay of heartbeats", d.relay),
 		daemon.WhileLeading("controllers", d.log, d.leading, d.leaderParts),
 	}
 	if d.cfg.DebugSocket != "" {

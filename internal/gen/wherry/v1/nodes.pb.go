@@ -22,6 +22,139 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RelayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Heard         []*Heard               `protobuf:"bytes,1,rep,name=heard,proto3" json:"heard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayRequest) Reset() {
+	*x = RelayRequest{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayRequest) ProtoMessage() {}
+
+func (x *RelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
+func (*RelayRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *RelayRequest) GetHeard() []*Heard {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+type Heard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// How long ago the member last heard of the node.
+	AgeMillis     int64 `protobuf:"varint,2,opt,name=age_millis,json=ageMillis,proto3" json:"age_millis,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Heard) Reset() {
+	*x = Heard{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Heard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Heard) ProtoMessage() {}
+
+func (x *Heard) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Heard.ProtoReflect.Descriptor instead.
+func (*Heard) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Heard) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Heard) GetAgeMillis() int64 {
+	if x != nil {
+		return x.AgeMillis
+	}
+	return 0
+}
+
+type RelayResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayResponse) Reset() {
+	*x = RelayResponse{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayResponse) ProtoMessage() {}
+
+func (x *RelayResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayResponse.ProtoReflect.Descriptor instead.
+func (*RelayResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{2}
+}
+
 type SessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -40,7 +173,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[0]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +185,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[0]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +198,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{0}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SessionRequest) GetMessage() isSessionRequest_Message {
@@ -202,7 +335,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[1]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -214,7 +347,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[1]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -227,7 +360,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{1}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hello) GetFormat() uint32 {
@@ -282,7 +415,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[2]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -294,7 +427,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[2]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -307,7 +440,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{2}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Heartbeat) GetSequence() uint64 {
@@ -335,7 +468,7 @@ type PodStatus struct {
 
 func (x *PodStatus) Reset() {
 	*x = PodStatus{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[3]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +480,7 @@ func (x *PodStatus) String() string {
 func (*PodStatus) ProtoMessage() {}
 
 func (x *PodStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[3]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +493,7 @@ func (x *PodStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodStatus.ProtoReflect.Descriptor instead.
 func (*PodStatus) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{3}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PodStatus) GetNamespace() string {
@@ -415,7 +548,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[4]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +560,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[4]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +573,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{4}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeStatus) GetStatus() *anypb.Any {
@@ -460,7 +593,7 @@ type RulesApplied struct {
 
 func (x *RulesApplied) Reset() {
 	*x = RulesApplied{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[5]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +605,7 @@ func (x *RulesApplied) String() string {
 func (*RulesApplied) ProtoMessage() {}
 
 func (x *RulesApplied) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[5]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +618,7 @@ func (x *RulesApplied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulesApplied.ProtoReflect.Descriptor instead.
 func (*RulesApplied) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{5}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RulesApplied) GetRevision() uint64 {
@@ -505,7 +638,7 @@ type NodeEvent struct {
 
 func (x *NodeEvent) Reset() {
 	*x = NodeEvent{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[6]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +650,7 @@ func (x *NodeEvent) String() string {
 func (*NodeEvent) ProtoMessage() {}
 
 func (x *NodeEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[6]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +663,7 @@ func (x *NodeEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEvent.ProtoReflect.Descriptor instead.
 func (*NodeEvent) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{6}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeEvent) GetEvent() *anypb.Any {
@@ -557,7 +690,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[7]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +702,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[7]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +715,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{7}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SessionResponse) GetMessage() isSessionResponse_Message {
@@ -707,7 +840,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[8]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +852,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[8]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +865,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{8}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Welcome) GetFormat() uint32 {
@@ -810,7 +943,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[9]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +955,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[9]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +968,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{9}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HeartbeatAck) GetSequence() uint64 {
@@ -876,7 +1009,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[10]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +1021,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[10]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +1034,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{10}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Delta) GetRevision() uint64 {
@@ -951,7 +1084,7 @@ type NodeObject struct {
 
 func (x *NodeObject) Reset() {
 	*x = NodeObject{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[11]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1096,7 @@ func (x *NodeObject) String() string {
 func (*NodeObject) ProtoMessage() {}
 
 func (x *NodeObject) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[11]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1109,7 @@ func (x *NodeObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeObject.ProtoReflect.Descriptor instead.
 func (*NodeObject) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{11}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NodeObject) GetObject() *anypb.Any {
@@ -999,7 +1132,7 @@ type ObjectName struct {
 
 func (x *ObjectName) Reset() {
 	*x = ObjectName{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[12]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1144,7 @@ func (x *ObjectName) String() string {
 func (*ObjectName) ProtoMessage() {}
 
 func (x *ObjectName) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[12]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1157,7 @@ func (x *ObjectName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectName.ProtoReflect.Descriptor instead.
 func (*ObjectName) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{12}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ObjectName) GetResource() string {
@@ -1066,7 +1199,7 @@ type StatusAck struct {
 
 func (x *StatusAck) Reset() {
 	*x = StatusAck{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[13]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1211,7 @@ func (x *StatusAck) String() string {
 func (*StatusAck) ProtoMessage() {}
 
 func (x *StatusAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[13]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1224,7 @@ func (x *StatusAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAck.ProtoReflect.Descriptor instead.
 func (*StatusAck) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{13}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StatusAck) GetUid() string {
@@ -1125,7 +1258,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[14]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1137,7 +1270,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[14]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1150,7 +1283,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{14}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OpenStream) GetId() string {
@@ -1244,7 +1377,7 @@ type ImagesOpen struct {
 
 func (x *ImagesOpen) Reset() {
 	*x = ImagesOpen{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1256,7 +1389,7 @@ func (x *ImagesOpen) String() string {
 func (*ImagesOpen) ProtoMessage() {}
 
 func (x *ImagesOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[15]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1269,7 +1402,7 @@ func (x *ImagesOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesOpen.ProtoReflect.Descriptor instead.
 func (*ImagesOpen) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{15}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ImagesOpen) GetExportReference() string {
@@ -1289,7 +1422,7 @@ type LogsOpen struct {
 
 func (x *LogsOpen) Reset() {
 	*x = LogsOpen{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1434,7 @@ func (x *LogsOpen) String() string {
 func (*LogsOpen) ProtoMessage() {}
 
 func (x *LogsOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[16]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1447,7 @@ func (x *LogsOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsOpen.ProtoReflect.Descriptor instead.
 func (*LogsOpen) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{16}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *LogsOpen) GetPodUid() string {
@@ -1341,7 +1474,7 @@ type ExecOpen struct {
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1486,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[17]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1499,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{17}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExecOpen) GetPodUid() string {
@@ -1396,7 +1529,7 @@ type DialOpen struct {
 
 func (x *DialOpen) Reset() {
 	*x = DialOpen{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1541,7 @@ func (x *DialOpen) String() string {
 func (*DialOpen) ProtoMessage() {}
 
 func (x *DialOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[18]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1554,7 @@ func (x *DialOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DialOpen.ProtoReflect.Descriptor instead.
 func (*DialOpen) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{18}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DialOpen) GetPodUid() string {
@@ -1456,7 +1589,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +1601,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[19]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +1614,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{19}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StreamRequest) GetId() string {
@@ -1594,7 +1727,7 @@ type StreamResponse struct {
 
 func (x *StreamResponse) Reset() {
 	*x = StreamResponse{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1739,7 @@ func (x *StreamResponse) String() string {
 func (*StreamResponse) ProtoMessage() {}
 
 func (x *StreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[20]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1752,7 @@ func (x *StreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResponse.ProtoReflect.Descriptor instead.
 func (*StreamResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{20}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StreamResponse) GetData() isStreamResponse_Data {
@@ -1690,7 +1823,7 @@ type ImagesCall struct {
 
 func (x *ImagesCall) Reset() {
 	*x = ImagesCall{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1835,7 @@ func (x *ImagesCall) String() string {
 func (*ImagesCall) ProtoMessage() {}
 
 func (x *ImagesCall) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[21]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1848,7 @@ func (x *ImagesCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesCall.ProtoReflect.Descriptor instead.
 func (*ImagesCall) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{21}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ImagesCall) GetId() string {
@@ -1743,7 +1876,7 @@ type ImagesReply struct {
 
 func (x *ImagesReply) Reset() {
 	*x = ImagesReply{}
-	mi := &file_wherry_v1_nodes_proto_msgTypes[22]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +1888,7 @@ func (x *ImagesReply) String() string {
 func (*ImagesReply) ProtoMessage() {}
 
 func (x *ImagesReply) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_nodes_proto_msgTypes[22]
+	mi := &file_wherry_v1_nodes_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +1901,7 @@ func (x *ImagesReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImagesReply.ProtoReflect.Descriptor instead.
 func (*ImagesReply) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{22}
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ImagesReply) GetId() string {
@@ -1796,7 +1929,14 @@ var File_wherry_v1_nodes_proto protoreflect.FileDescriptor
 
 const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\n" +
-	"\x15wherry/v1/nodes.proto\x12\twherry.v1\x1a\x19google/protobuf/any.proto\x1a\x14wherry/v1/pods.proto\"\x97\x03\n" +
+	"\x15wherry/v1/nodes.proto\x12\twherry.v1\x1a\x19google/protobuf/any.proto\x1a\x14wherry/v1/pods.proto\"6\n" +
+	"\fRelayRequest\x12&\n" +
+	"\x05heard\x18\x01 \x03(\v2\x10.wherry.v1.HeardR\x05heard\":\n" +
+	"\x05Heard\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1d\n" +
+	"\n" +
+	"age_millis\x18\x02 \x01(\x03R\tageMillis\"\x0f\n" +
+	"\rRelayResponse\"\x97\x03\n" +
 	"\x0eSessionRequest\x12(\n" +
 	"\x05hello\x18\x01 \x01(\v2\x10.wherry.v1.HelloH\x00R\x05hello\x124\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x14.wherry.v1.HeartbeatH\x00R\theartbeat\x125\n" +
@@ -1917,10 +2057,11 @@ const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\vImagesReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\bresponse\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\bresponse\x12*\n" +
-	"\x05error\x18\x03 \x01(\v2\x14.google.protobuf.AnyR\x05error2\x90\x01\n" +
+	"\x05error\x18\x03 \x01(\v2\x14.google.protobuf.AnyR\x05error2\xcc\x01\n" +
 	"\x05Nodes\x12D\n" +
 	"\aSession\x12\x19.wherry.v1.SessionRequest\x1a\x1a.wherry.v1.SessionResponse(\x010\x01\x12A\n" +
-	"\x06Stream\x12\x18.wherry.v1.StreamRequest\x1a\x19.wherry.v1.StreamResponse(\x010\x01BBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
+	"\x06Stream\x12\x18.wherry.v1.StreamRequest\x1a\x19.wherry.v1.StreamResponse(\x010\x01\x12:\n" +
+	"\x05Relay\x12\x17.wherry.v1.RelayRequest\x1a\x18.wherry.v1.RelayResponseBBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
 
 var (
 	file_wherry_v1_nodes_proto_rawDescOnce sync.Once
@@ -1934,80 +2075,86 @@ func file_wherry_v1_nodes_proto_rawDescGZIP() []byte {
 	return file_wherry_v1_nodes_proto_rawDescData
 }
 
-var file_wherry_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_wherry_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_wherry_v1_nodes_proto_goTypes = []any{
-	(*SessionRequest)(nil),  // 0: wherry.v1.SessionRequest
-	(*Hello)(nil),           // 1: wherry.v1.Hello
-	(*Heartbeat)(nil),       // 2: wherry.v1.Heartbeat
-	(*PodStatus)(nil),       // 3: wherry.v1.PodStatus
-	(*NodeStatus)(nil),      // 4: wherry.v1.NodeStatus
-	(*RulesApplied)(nil),    // 5: wherry.v1.RulesApplied
-	(*NodeEvent)(nil),       // 6: wherry.v1.NodeEvent
-	(*SessionResponse)(nil), // 7: wherry.v1.SessionResponse
-	(*Welcome)(nil),         // 8: wherry.v1.Welcome
-	(*HeartbeatAck)(nil),    // 9: wherry.v1.HeartbeatAck
-	(*Delta)(nil),           // 10: wherry.v1.Delta
-	(*NodeObject)(nil),      // 11: wherry.v1.NodeObject
-	(*ObjectName)(nil),      // 12: wherry.v1.ObjectName
-	(*StatusAck)(nil),       // 13: wherry.v1.StatusAck
-	(*OpenStream)(nil),      // 14: wherry.v1.OpenStream
-	(*ImagesOpen)(nil),      // 15: wherry.v1.ImagesOpen
-	(*LogsOpen)(nil),        // 16: wherry.v1.LogsOpen
-	(*ExecOpen)(nil),        // 17: wherry.v1.ExecOpen
-	(*DialOpen)(nil),        // 18: wherry.v1.DialOpen
-	(*StreamRequest)(nil),   // 19: wherry.v1.StreamRequest
-	(*StreamResponse)(nil),  // 20: wherry.v1.StreamResponse
-	(*ImagesCall)(nil),      // 21: wherry.v1.ImagesCall
-	(*ImagesReply)(nil),     // 22: wherry.v1.ImagesReply
-	(*anypb.Any)(nil),       // 23: google.protobuf.Any
-	(*LogsRequest)(nil),     // 24: wherry.v1.LogsRequest
-	(*ExecStart)(nil),       // 25: wherry.v1.ExecStart
-	(*ExecResponse)(nil),    // 26: wherry.v1.ExecResponse
-	(*ExecRequest)(nil),     // 27: wherry.v1.ExecRequest
+	(*RelayRequest)(nil),    // 0: wherry.v1.RelayRequest
+	(*Heard)(nil),           // 1: wherry.v1.Heard
+	(*RelayResponse)(nil),   // 2: wherry.v1.RelayResponse
+	(*SessionRequest)(nil),  // 3: wherry.v1.SessionRequest
+	(*Hello)(nil),           // 4: wherry.v1.Hello
+	(*Heartbeat)(nil),       // 5: wherry.v1.Heartbeat
+	(*PodStatus)(nil),       // 6: wherry.v1.PodStatus
+	(*NodeStatus)(nil),      // 7: wherry.v1.NodeStatus
+	(*RulesApplied)(nil),    // 8: wherry.v1.RulesApplied
+	(*NodeEvent)(nil),       // 9: wherry.v1.NodeEvent
+	(*SessionResponse)(nil), // 10: wherry.v1.SessionResponse
+	(*Welcome)(nil),         // 11: wherry.v1.Welcome
+	(*HeartbeatAck)(nil),    // 12: wherry.v1.HeartbeatAck
+	(*Delta)(nil),           // 13: wherry.v1.Delta
+	(*NodeObject)(nil),      // 14: wherry.v1.NodeObject
+	(*ObjectName)(nil),      // 15: wherry.v1.ObjectName
+	(*StatusAck)(nil),       // 16: wherry.v1.StatusAck
+	(*OpenStream)(nil),      // 17: wherry.v1.OpenStream
+	(*ImagesOpen)(nil),      // 18: wherry.v1.ImagesOpen
+	(*LogsOpen)(nil),        // 19: wherry.v1.LogsOpen
+	(*ExecOpen)(nil),        // 20: wherry.v1.ExecOpen
+	(*DialOpen)(nil),        // 21: wherry.v1.DialOpen
+	(*StreamRequest)(nil),   // 22: wherry.v1.StreamRequest
+	(*StreamResponse)(nil),  // 23: wherry.v1.StreamResponse
+	(*ImagesCall)(nil),      // 24: wherry.v1.ImagesCall
+	(*ImagesReply)(nil),     // 25: wherry.v1.ImagesReply
+	(*anypb.Any)(nil),       // 26: google.protobuf.Any
+	(*LogsRequest)(nil),     // 27: wherry.v1.LogsRequest
+	(*ExecStart)(nil),       // 28: wherry.v1.ExecStart
+	(*ExecResponse)(nil),    // 29: wherry.v1.ExecResponse
+	(*ExecRequest)(nil),     // 30: wherry.v1.ExecRequest
 }
 var file_wherry_v1_nodes_proto_depIdxs = []int32{
-	1,  // 0: wherry.v1.SessionRequest.hello:type_name -> wherry.v1.Hello
-	2,  // 1: wherry.v1.SessionRequest.heartbeat:type_name -> wherry.v1.Heartbeat
-	3,  // 2: wherry.v1.SessionRequest.pod_status:type_name -> wherry.v1.PodStatus
-	4,  // 3: wherry.v1.SessionRequest.node_status:type_name -> wherry.v1.NodeStatus
-	5,  // 4: wherry.v1.SessionRequest.rules_applied:type_name -> wherry.v1.RulesApplied
-	6,  // 5: wherry.v1.SessionRequest.event:type_name -> wherry.v1.NodeEvent
-	22, // 6: wherry.v1.SessionRequest.images_reply:type_name -> wherry.v1.ImagesReply
-	23, // 7: wherry.v1.Hello.registration:type_name -> google.protobuf.Any
-	23, // 8: wherry.v1.PodStatus.status:type_name -> google.protobuf.Any
-	23, // 9: wherry.v1.NodeStatus.status:type_name -> google.protobuf.Any
-	23, // 10: wherry.v1.NodeEvent.event:type_name -> google.protobuf.Any
-	8,  // 11: wherry.v1.SessionResponse.welcome:type_name -> wherry.v1.Welcome
-	10, // 12: wherry.v1.SessionResponse.delta:type_name -> wherry.v1.Delta
-	13, // 13: wherry.v1.SessionResponse.status_ack:type_name -> wherry.v1.StatusAck
-	14, // 14: wherry.v1.SessionResponse.open_stream:type_name -> wherry.v1.OpenStream
-	9,  // 15: wherry.v1.SessionResponse.heartbeat_ack:type_name -> wherry.v1.HeartbeatAck
-	21, // 16: wherry.v1.SessionResponse.images_call:type_name -> wherry.v1.ImagesCall
-	11, // 17: wherry.v1.Delta.put:type_name -> wherry.v1.NodeObject
-	12, // 18: wherry.v1.Delta.remove:type_name -> wherry.v1.ObjectName
-	23, // 19: wherry.v1.NodeObject.object:type_name -> google.protobuf.Any
-	16, // 20: wherry.v1.OpenStream.logs:type_name -> wherry.v1.LogsOpen
-	17, // 21: wherry.v1.OpenStream.exec:type_name -> wherry.v1.ExecOpen
-	18, // 22: wherry.v1.OpenStream.dial:type_name -> wherry.v1.DialOpen
-	15, // 23: wherry.v1.OpenStream.images:type_name -> wherry.v1.ImagesOpen
-	24, // 24: wherry.v1.LogsOpen.request:type_name -> wherry.v1.LogsRequest
-	25, // 25: wherry.v1.ExecOpen.start:type_name -> wherry.v1.ExecStart
-	26, // 26: wherry.v1.StreamRequest.exec:type_name -> wherry.v1.ExecResponse
-	23, // 27: wherry.v1.StreamRequest.error:type_name -> google.protobuf.Any
-	23, // 28: wherry.v1.StreamRequest.result:type_name -> google.protobuf.Any
-	27, // 29: wherry.v1.StreamResponse.exec:type_name -> wherry.v1.ExecRequest
-	23, // 30: wherry.v1.ImagesCall.request:type_name -> google.protobuf.Any
-	23, // 31: wherry.v1.ImagesReply.response:type_name -> google.protobuf.Any
-	23, // 32: wherry.v1.ImagesReply.error:type_name -> google.protobuf.Any
-	0,  // 33: wherry.v1.Nodes.Session:input_type -> wherry.v1.SessionRequest
-	19, // 34: wherry.v1.Nodes.Stream:input_type -> wherry.v1.StreamRequest
-	7,  // 35: wherry.v1.Nodes.Session:output_type -> wherry.v1.SessionResponse
-	20, // 36: wherry.v1.Nodes.Stream:output_type -> wherry.v1.StreamResponse
-	35, // [35:37] is the sub-list for method output_type
-	33, // [33:35] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	1,  // 0: wherry.v1.RelayRequest.heard:type_name -> wherry.v1.Heard
+	4,  // 1: wherry.v1.SessionRequest.hello:type_name -> wherry.v1.Hello
+	5,  // 2: wherry.v1.SessionRequest.heartbeat:type_name -> wherry.v1.Heartbeat
+	6,  // 3: wherry.v1.SessionRequest.pod_status:type_name -> wherry.v1.PodStatus
+	7,  // 4: wherry.v1.SessionRequest.node_status:type_name -> wherry.v1.NodeStatus
+	8,  // 5: wherry.v1.SessionRequest.rules_applied:type_name -> wherry.v1.RulesApplied
+	9,  // 6: wherry.v1.SessionRequest.event:type_name -> wherry.v1.NodeEvent
+	25, // 7: wherry.v1.SessionRequest.images_reply:type_name -> wherry.v1.ImagesReply
+	26, // 8: wherry.v1.Hello.registration:type_name -> google.protobuf.Any
+	26, // 9: wherry.v1.PodStatus.status:type_name -> google.protobuf.Any
+	26, // 10: wherry.v1.NodeStatus.status:type_name -> google.protobuf.Any
+	26, // 11: wherry.v1.NodeEvent.event:type_name -> google.protobuf.Any
+	11, // 12: wherry.v1.SessionResponse.welcome:type_name -> wherry.v1.Welcome
+	13, // 13: wherry.v1.SessionResponse.delta:type_name -> wherry.v1.Delta
+	16, // 14: wherry.v1.SessionResponse.status_ack:type_name -> wherry.v1.StatusAck
+	17, // 15: wherry.v1.SessionResponse.open_stream:type_name -> wherry.v1.OpenStream
+	12, // 16: wherry.v1.SessionResponse.heartbeat_ack:type_name -> wherry.v1.HeartbeatAck
+	24, // 17: wherry.v1.SessionResponse.images_call:type_name -> wherry.v1.ImagesCall
+	14, // 18: wherry.v1.Delta.put:type_name -> wherry.v1.NodeObject
+	15, // 19: wherry.v1.Delta.remove:type_name -> wherry.v1.ObjectName
+	26, // 20: wherry.v1.NodeObject.object:type_name -> google.protobuf.Any
+	19, // 21: wherry.v1.OpenStream.logs:type_name -> wherry.v1.LogsOpen
+	20, // 22: wherry.v1.OpenStream.exec:type_name -> wherry.v1.ExecOpen
+	21, // 23: wherry.v1.OpenStream.dial:type_name -> wherry.v1.DialOpen
+	18, // 24: wherry.v1.OpenStream.images:type_name -> wherry.v1.ImagesOpen
+	27, // 25: wherry.v1.LogsOpen.request:type_name -> wherry.v1.LogsRequest
+	28, // 26: wherry.v1.ExecOpen.start:type_name -> wherry.v1.ExecStart
+	29, // 27: wherry.v1.StreamRequest.exec:type_name -> wherry.v1.ExecResponse
+	26, // 28: wherry.v1.StreamRequest.error:type_name -> google.protobuf.Any
+	26, // 29: wherry.v1.StreamRequest.result:type_name -> google.protobuf.Any
+	30, // 30: wherry.v1.StreamResponse.exec:type_name -> wherry.v1.ExecRequest
+	26, // 31: wherry.v1.ImagesCall.request:type_name -> google.protobuf.Any
+	26, // 32: wherry.v1.ImagesReply.response:type_name -> google.protobuf.Any
+	26, // 33: wherry.v1.ImagesReply.error:type_name -> google.protobuf.Any
+	3,  // 34: wherry.v1.Nodes.Session:input_type -> wherry.v1.SessionRequest
+	22, // 35: wherry.v1.Nodes.Stream:input_type -> wherry.v1.StreamRequest
+	0,  // 36: wherry.v1.Nodes.Relay:input_type -> wherry.v1.RelayRequest
+	10, // 37: wherry.v1.Nodes.Session:output_type -> wherry.v1.SessionResponse
+	23, // 38: wherry.v1.Nodes.Stream:output_type -> wherry.v1.StreamResponse
+	2,  // 39: wherry.v1.Nodes.Relay:output_type -> wherry.v1.RelayResponse
+	37, // [37:40] is the sub-list for method output_type
+	34, // [34:37] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_wherry_v1_nodes_proto_init() }
@@ -2016,7 +2163,7 @@ func file_wherry_v1_nodes_proto_init() {
 		return
 	}
 	file_wherry_v1_pods_proto_init()
-	file_wherry_v1_nodes_proto_msgTypes[0].OneofWrappers = []any{
+	file_wherry_v1_nodes_proto_msgTypes[3].OneofWrappers = []any{
 		(*SessionRequest_Hello)(nil),
 		(*SessionRequest_Heartbeat)(nil),
 		(*SessionRequest_PodStatus)(nil),
@@ -2025,7 +2172,7 @@ func file_wherry_v1_nodes_proto_init() {
 		(*SessionRequest_Event)(nil),
 		(*SessionRequest_ImagesReply)(nil),
 	}
-	file_wherry_v1_nodes_proto_msgTypes[7].OneofWrappers = []any{
+	file_wherry_v1_nodes_proto_msgTypes[10].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
 		(*SessionResponse_Delta)(nil),
 		(*SessionResponse_StatusAck)(nil),
@@ -2033,20 +2180,20 @@ func file_wherry_v1_nodes_proto_init() {
 		(*SessionResponse_HeartbeatAck)(nil),
 		(*SessionResponse_ImagesCall)(nil),
 	}
-	file_wherry_v1_nodes_proto_msgTypes[14].OneofWrappers = []any{
+	file_wherry_v1_nodes_proto_msgTypes[17].OneofWrappers = []any{
 		(*OpenStream_Logs)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_Dial)(nil),
 		(*OpenStream_Images)(nil),
 	}
-	file_wherry_v1_nodes_proto_msgTypes[19].OneofWrappers = []any{
+	file_wherry_v1_nodes_proto_msgTypes[22].OneofWrappers = []any{
 		(*StreamRequest_Bytes)(nil),
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_Error)(nil),
 		(*StreamRequest_End)(nil),
 		(*StreamRequest_Result)(nil),
 	}
-	file_wherry_v1_nodes_proto_msgTypes[20].OneofWrappers = []any{
+	file_wherry_v1_nodes_proto_msgTypes[23].OneofWrappers = []any{
 		(*StreamResponse_Bytes)(nil),
 		(*StreamResponse_Exec)(nil),
 		(*StreamResponse_End)(nil),
@@ -2057,7 +2204,7 @@ func file_wherry_v1_nodes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wherry_v1_nodes_proto_rawDesc), len(file_wherry_v1_nodes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Nodes_Session_FullMethodName = "/wherry.v1.Nodes/Session"
 	Nodes_Stream_FullMethodName  = "/wherry.v1.Nodes/Stream"
+	Nodes_Relay_FullMethodName   = "/wherry.v1.Nodes/Relay"
 )
 
 // NodesClient is the client API for Nodes service.
@@ -36,6 +37,9 @@ type NodesClient interface {
 	// Stream answers an OpenStream that came down the session: the node calls
 	// it with the stream's id, and bytes flow both ways until one side ends.
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamRequest, StreamResponse], error)
+	// Relay tells the leader which nodes another member has heard of: a node may
+	// reach a follower and not the leader. For members only.
+	Relay(ctx context.Context, in *RelayRequest, opts ...grpc.CallOption) (*RelayResponse, error)
 }
 
 type nodesClient struct {
@@ -72,6 +76,16 @@ func (c *nodesClient) Stream(ctx context.Context, opts ...grpc.CallOption) (grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Nodes_StreamClient = grpc.BidiStreamingClient[StreamRequest, StreamResponse]
 
+func (c *nodesClient) Relay(ctx context.Context, in *RelayRequest, opts ...grpc.CallOption) (*RelayResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RelayResponse)
+	err := c.cc.Invoke(ctx, Nodes_Relay_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodesServer is the server API for Nodes service.
 // All implementations must embed UnimplementedNodesServer
 // for forward compatibility.
@@ -85,6 +99,9 @@ type NodesServer interface {
 	// Stream answers an OpenStream that came down the session: the node calls
 	// it with the stream's id, and bytes flow both ways until one side ends.
 	Stream(grpc.BidiStreamingServer[StreamRequest, StreamResponse]) error
+	// Relay tells the leader which nodes another member has heard of: a node may
+	// reach a follower and not the leader. For members only.
+	Relay(context.Context, *RelayRequest) (*RelayResponse, error)
 	mustEmbedUnimplementedNodesServer()
 }
 
@@ -100,6 +117,9 @@ func (UnimplementedNodesServer) Session(grpc.BidiStreamingServer[SessionRequest,
 }
 func (UnimplementedNodesServer) Stream(grpc.BidiStreamingServer[StreamRequest, StreamResponse]) error {
 	return status.Error(codes.Unimplemented, "method Stream not implemented")
+}
+func (UnimplementedNodesServer) Relay(context.Context, *RelayRequest) (*RelayResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Relay not implemented")
 }
 func (UnimplementedNodesServer) mustEmbedUnimplementedNodesServer() {}
 func (UnimplementedNodesServer) testEmbeddedByValue()               {}
@@ -136,13 +156,36 @@ func _Nodes_Stream_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Nodes_StreamServer = grpc.BidiStreamingServer[StreamRequest, StreamResponse]
 
+func _Nodes_Relay_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RelayRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodesServer).Relay(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Nodes_Relay_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodesServer).Relay(ctx, req.(*RelayRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Nodes_ServiceDesc is the grpc.ServiceDesc for Nodes service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Nodes_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "wherry.v1.Nodes",
 	HandlerType: (*NodesServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Relay",
+			Handler:    _Nodes_Relay_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Session",
