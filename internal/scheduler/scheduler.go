@@ -78,7 +78,7 @@ func (s *Scheduler) term(ctx context.Context) error {
 	}
 	l := &loop{
 		Scheduler: s, codec: snap.Codec(), view: NewView(), queue: newQueue(),
-		batches: make(chan []store.Event), taken: make(chan struct{}), failed: make(chan error, 1),
+		batches: make(chan []store.Event), taken: make(chan struct{}, 1), failed: make(chan error, 1),
 		results: make(chan result),
 	}
 	l.all.Go(func() { l.follow(ctx, w) })
@@ -98,7 +98,7 @@ type loop struct {
 	queue *queue
 
 	batches chan []store.Event
-	taken   chan struct{} // says that a batch has been read
+	taken   chan struct{} // says that a batch has been read; has room for it, since follow may have ended
 	failed  chan error
 	results chan result
 	flying  int // writes under way
