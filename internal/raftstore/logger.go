@@ -2,9 +2,12 @@ package raftstore
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -12,8 +15,69 @@ import (
 // raftLogger lets the Raft library log to slog. What it calls an error is
 // mostly a peer that does not answer, hence a warning here.
 type raftLogger struct {
-	log  *slog.Logger
-	args []any
+	log   *slog.Logger
+	args  []any
+	quiet *quiet
+}
+
+// quiet holds back warnings that repeat: about a member that is away Raft
+// warns several times a second, for as long as it is away. A nil one lets all
+// pass.
+type quiet struct {
+	mu   sync.Mutex
+	said map[string]*repeated
+}
+
+func newQuiet() *quiet { return &quiet{said: map[string]*repeated{}} }
+
+type repeated struct {
+	seen, next time.Time
+	pause      time.Duration
+	held       int // since it was last let through
+}
+
+const (
+	firstQuiet = 10 * time.Second
+	lastQuiet  = 10 * time.Minute
+	forgotten  = 2 * time.Minute // without it, a warning is new again
+	maxSaid    = 256
+)
+
+// pass reports whether a warning is to be logged now, and how often it was held
+// back since it last was.
+func (q *quiet) pass(what string, now time.Time) (held int, ok bool) {
+	if q == nil {
+		return 0, true
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	r := q.said[what]
+	if r == nil || now.Sub(r.seen) > forgotten {
+		if len(q.said) >= maxSaid {
+			clear(q.said)
+		}
+		r = &repeated{pause: firstQuiet}
+		q.said[what] = r
+	}
+	r.seen = now
+	if now.Before(r.next) {
+		r.held++
+		return 0, false
+	}
+	held, r.held = r.held, 0
+	r.next, r.pause = now.Add(r.pause), min(2*r.pause, lastQuiet)
+	return held, true
+}
+
+// about tells a warning from others: its text, and the member it is about.
+func about(msg string, args []any) string {
+	for i := 0; i+1 < len(args); i += 2 {
+		switch args[i] {
+		case "peer", "target", "server-id", "from", "candidate":
+			return fmt.Sprint(msg, " ", args[i+1])
+		}
+	}
+	return msg
 }
 
 var _ hclog.Logger = raftLogger{}
@@ -32,6 +96,15 @@ func level(l hclog.Level) slog.Level {
 func (l raftLogger) Log(at hclog.Level, msg string, args ...any) {
 	if at == hclog.Trace || !l.log.Enabled(context.TODO(), level(at)) {
 		return
+	}
+	if level(at) == slog.LevelWarn {
+		held, ok := l.quiet.pass(about(msg, args), time.Now())
+		if !ok {
+			return
+		}
+		if held > 0 {
+			args = append(args[:len(args):len(args)], "repeated", held)
+		}
 	}
 	l.log.Log(context.TODO(), level(at), "raft: "+msg, args...)
 }
@@ -71,7 +144,7 @@ func (l raftLogger) ImpliedArgs() []any { return l.args }
 
 // With implements hclog.Logger.
 func (l raftLogger) With(args ...any) hclog.Logger {
-	return raftLogger{l.log.With(args...), append(l.args[:len(l.args):len(l.args)], args...)}
+	return raftLogger{l.log.With(args...), append(l.args[:len(l.args):len(l.args)], args...), l.quiet}
 }
 
 // Name implements hclog.Logger.

@@ -125,7 +125,7 @@ func (s *Store) start() error {
 	c.SnapshotInterval = 24 * time.Hour // this store says when, see compactLog
 	c.SnapshotThreshold = math.MaxInt64
 	c.NotifyCh = s.elected
-	c.Logger = raftLogger{log: s.log}
+	c.Logger = raftLogger{log: s.log, quiet: newQuiet()}
 	c.NoLegacyTelemetry = true
 	r, err := raft.NewRaft(c, s.fsm, s.disk.logs, s.disk.bolt, s.disk.snapshots, s.transport)
 	if err != nil {
