@@ -46,7 +46,9 @@ func BuiltIn() Chain {
 		{"NamespaceLifecycle", namespaceLifecycle},
 		{"NodeRestriction", nodeRestriction},
 		{"DefaultTolerationSeconds", defaultTolerations},
+		{"ServiceAccount", serviceAccount},
 		{"Priority", priority},
+		{"RuntimeClass", runtimeClass},
 		{"TaintNodesByCondition", taintNewNode},
 	}
 }

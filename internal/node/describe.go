@@ -92,12 +92,10 @@ func (n *Node) conditions() []corev1.NodeCondition {
 	if !up {
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", "the pod network is not set up yet"
 	}
-	list := []corev1.NodeCondition{
-		{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficientMemory", Message: "kubelet has sufficient memory available"},
-		{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasNoDiskPressure", Message: "kubelet has no disk pressure"},
-		{Type: corev1.NodePIDPressure, Status: corev1.ConditionFalse, Reason: "KubeletHasSufficientPID", Message: "kubelet has sufficient PID available"},
-		ready,
-	}
+	m := measure(n.cfg.DataDir)
+	n.mu.Lock()
+	list := append(pressures(m, n.pressed, now.Time), ready)
+	n.mu.Unlock()
 	for i := range list {
 		list[i].LastHeartbeatTime, list[i].LastTransitionTime = now, now
 	}

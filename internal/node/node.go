@@ -117,10 +117,11 @@ type Node struct {
 	services   map[netview.Name]*corev1.Service
 	extra      map[string]metav1.Object // what else the checkpoint keeps
 	workers    map[string]*worker
-	found      map[string]*runtime.Sandbox // left by an earlier noded, without a worker yet
-	whole      bool                        // the control plane has told everything once
-	ready      bool                        // the pod network stands
-	running    context.Context             //nolint:containedctx // the life of the workers, which are started as pods come
+	found      map[string]*runtime.Sandbox            // left by an earlier noded, without a worker yet
+	whole      bool                                   // the control plane has told everything once
+	ready      bool                                   // the pod network stands
+	pressed    map[corev1.NodeConditionType]time.Time // when each pressure was last seen
+	running    context.Context                        //nolint:containedctx // the life of the workers, which are started as pods come
 
 	netChanged   chan struct{}
 	proxyChanged chan struct{}
@@ -143,7 +144,7 @@ func New(cfg Config, parts Parts) *Node {
 		cfg: cfg, parts: parts, log: parts.Log, view: netview.New(cfg.Name),
 		pods: map[string]*corev1.Pod{}, statuses: map[string]*corev1.PodStatus{}, configMaps: map[netview.Name]*corev1.ConfigMap{}, secrets: map[netview.Name]*corev1.Secret{},
 		services: map[netview.Name]*corev1.Service{}, extra: map[string]metav1.Object{}, workers: map[string]*worker{},
-		found: map[string]*runtime.Sandbox{}, controls: cfg.Controls,
+		found: map[string]*runtime.Sandbox{}, controls: cfg.Controls, pressed: map[corev1.NodeConditionType]time.Time{},
 		netChanged: make(chan struct{}, 1), proxyChanged: make(chan struct{}, 1), saveChanged: make(chan struct{}, 1), nodeChanged: make(chan struct{}, 1),
 		sweepNow: make(chan struct{}, 1),
 	}
