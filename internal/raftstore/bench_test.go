@@ -93,3 +93,35 @@ func run(b *testing.B, clients int, f func(context.Context, int) error) {
 	}
 	b.StopTimer()
 }
+
+// BenchmarkSoak writes with 100 clients on two busy cores and counts the
+// elections that nobody asked for.
+func BenchmarkSoak(b *testing.B) {
+	c := newClusterWith(b, 3, Limits{}, Timeouts{})
+	m := c.leader()
+	before, _ := m.Leadership()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	run(b, 100, func(ctx context.Context, i int) error {
+		err := put(ctx, m, i)
+		if err != nil && ctx.Err() == nil {
+			return nil // an election; counted below
+		}
+		return err
+	})
+	close(stop)
+	wg.Wait()
+	after, _ := c.leader().Leadership()
+	b.ReportMetric(float64(after.Term-before.Term), "elections")
+}
