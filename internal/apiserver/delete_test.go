@@ -1,10 +1,12 @@
 package apiserver_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -433,4 +435,35 @@ func TestDeleteFreesWhatWasAllocated(t *testing.T) {
 			t.Errorf("node %+v", n.Spec)
 		}
 	})
+}
+
+// crowd counts how many commit at once.
+type crowd struct {
+	store.Store
+	now, most atomic.Int32
+}
+
+func (s *crowd) Commit(ctx context.Context, c store.Command) (uint64, error) {
+	n := s.now.Add(1)
+	defer s.now.Add(-1)
+	for most := s.most.Load(); n > most && !s.most.CompareAndSwap(most, n); most = s.most.Load() {
+	}
+	time.Sleep(time.Millisecond)
+	return s.Store.Commit(ctx, c)
+}
+
+func TestDeleteCollectionIsBounded(t *testing.T) {
+	codec := api.NewCodec(kinds.Table(), 1<<20)
+	s := &crowd{Store: store.NewLocal(codec)}
+	c := open(t, codec, s, apiserver.Config{})
+	for i := range 100 {
+		c.must(c.create("configmaps", "demo", fmt.Sprintf(`metadata: {name: m%d}`, i)))
+	}
+	n, err := c.api.DeleteCollection(t.Context(), admin, c.at("configmaps", "demo", "", ""), api.ListOptions{}, metav1.DeleteOptions{})
+	if err != nil || n != 100 {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+	if most := s.most.Load(); most < 2 || most > 16 {
+		t.Errorf("%d at once", most)
+	}
 }

@@ -278,3 +278,31 @@ func (s *full) Commit(ctx context.Context, c store.Command) (uint64, error) {
 	}
 	return s.Store.Commit(ctx, c)
 }
+
+// unsure does what it is asked and says that it does not know.
+type unsure struct{ store.Store }
+
+func (s unsure) Commit(ctx context.Context, c store.Command) (uint64, error) {
+	if _, err := s.Store.Commit(ctx, c); err != nil {
+		return 0, err
+	}
+	return 0, apierr.New(apierr.ErrTimeout, "the outcome is unknown")
+}
+
+// TestAnUnknownOutcomeIsTold does not try again what may have been done: it
+// would meet its own result, and call it another's.
+func TestAnUnknownOutcomeIsTold(t *testing.T) {
+	codec := api.NewCodec(kinds.Table(), 1<<20)
+	s := store.NewLocal(codec)
+	c := open(t, codec, s, apiserver.Config{})
+	m := c.must(c.create("configmaps", "demo", `metadata: {name: there}`))
+	c.api = apiserver.New(apiserver.Config{Store: unsure{s}, Codec: codec, Alloc: ranges()})
+	_, err := c.create("configmaps", "demo", `metadata: {name: a}`)
+	wants(t, err, apierr.ErrTimeout, "the outcome is unknown")
+	next := m.DeepCopyObject().(*corev1.ConfigMap)
+	next.Data = map[string]string{"k": "v"}
+	_, err = c.update("configmaps", next, "")
+	wants(t, err, apierr.ErrTimeout, "the outcome is unknown")
+	_, err = c.delete("configmaps", "demo", "there", metav1.DeleteOptions{})
+	wants(t, err, apierr.ErrTimeout, "the outcome is unknown")
+}

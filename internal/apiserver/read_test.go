@@ -182,6 +182,11 @@ func TestPages(t *testing.T) {
 			{"selected", c.at("configmaps", "", "", ""), selects("odd=true", ""), 2, false},
 			{"selected by field", c.at("configmaps", "", "", ""), selects("", "metadata.namespace=demo"), 2, false},
 			{"cluster-scoped", c.at("namespaces", "", "", ""), api.Selection{}, 2, true},
+			{"pods of a node", c.at("pods", "", "", ""), selects("", "spec.nodeName=n1"), 1, false},
+			{"one by name", c.at("configmaps", "demo", "", ""), selects("", "metadata.name=m3"), 1, false},
+		}
+		for i := range 6 {
+			c.must(c.create("pods", []string{"demo", "default"}[i%2], fmt.Sprintf(`{metadata: {name: p%d}, spec: {nodeName: n%d, containers: [{name: a, image: b}]}}`, i, i/3)))
 		}
 		for i, tt := range tests {
 			whole, err := c.api.List(t.Context(), admin, tt.at, api.ListOptions{Selection: tt.sel})
@@ -372,7 +377,11 @@ func TestAnswersOfAReplicaBehind(t *testing.T) {
 	}
 	_, err = c.api.Get(t.Context(), admin, c.at("configmaps", "demo", "a", ""), api.GetOptions{ResourceVersion: "0"})
 	wants(t, err, apierr.ErrNotFound, "")
-	events := []*corev1.Event{{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "e"}, InvolvedObject: corev1.ObjectReference{Namespace: "demo"}}}
+	c.must(c.create("namespaces", "", `metadata: {name: unknown}`))
+	var events []*corev1.Event
+	for _, ns := range []string{"demo", "unknown"} {
+		events = append(events, &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "e"}, InvolvedObject: corev1.ObjectReference{Namespace: ns}})
+	}
 	if err := c.api.As(admin).PutEvents(t.Context(), events); err != nil {
 		t.Error(err)
 	}
