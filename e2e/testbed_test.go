@@ -33,6 +33,7 @@ func TestTestbedCommand(t *testing.T) {
 		}
 		b.gone(before)
 	}
+	b.grows()
 	if out, err := b.try("exec", "n1", "--", "true"); err == nil || !strings.Contains(out, `there is no testbed "tb"`) {
 		t.Errorf("after down: %v %s", err, out)
 	}
@@ -55,6 +56,41 @@ func TestTestbedCommand(t *testing.T) {
 	_ = cmd.Wait()
 	if out, err := b.try("up"); err == nil || !strings.Contains(out, "testbed down --name tb") {
 		t.Errorf("up where one is half made: %v %s", err, out)
+	}
+	b.gone(before)
+}
+
+// grows starts with one control and no node, and adds what a user may add.
+func (b bedCommand) grows() {
+	b.t.Helper()
+	before := b.before()
+	b.run("up", "--controls", "1", "--nodes", "0")
+	for _, role := range []string{"node", "control", "control", "node"} {
+		b.run("add", role)
+	}
+	members := b.run("exec", "client", "--", "wherry", "cluster", "members")
+	if strings.Count(members, "Ready") != 3 || strings.Count(members, "follower") != 2 {
+		b.t.Errorf("grown by two controls, the members are\n%s", members)
+	}
+	if out := b.run("exec", "client", "--", "wherry", "get", "nodes"); strings.Count(out, " Ready ") != 2 {
+		b.t.Errorf("grown by two nodes, the nodes are\n%s", out)
+	}
+	b.run("kill", "c1") // the founder
+	b.run("exec", "client", "--", "wherry", "create", "namespace", "grown")
+	if out := b.run("status"); !strings.Contains(out, "c1") || !strings.Contains(out, "SIGKILL") {
+		b.t.Errorf("status after kill: %s", out)
+	}
+	if out, err := b.try("start", "c9"); err == nil || !strings.Contains(out, "c9") {
+		b.t.Errorf("start of a host that is not there: %v %s", err, out)
+	}
+	b.run("start", "c1")
+	b.run("power-off", "n1")
+	if out, err := b.try("exec", "n1", "--", "true"); err == nil || !strings.Contains(out, "testbed power-on") {
+		b.t.Errorf("exec on a host that is off: %v %s", err, out)
+	}
+	b.run("power-on", "n1")
+	if out := b.run("logs", "c2"); !strings.Contains(out, "controld serves") {
+		b.t.Errorf("logs of c2: %s", out)
 	}
 	b.gone(before)
 }
