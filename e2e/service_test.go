@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"regexp"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wherry-project/wherry/internal/testbed"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 const loadedYAML = `
@@ -339,6 +341,12 @@ spec:
 `)
 	awaitReady(t, ns, "lives")
 	awaitEndpoints(t, ns, "ready")
+	testkit.Eventually(t, 15*time.Second, func() error { // before it is made ready
+		if events := wherry(t, "-n", ns, "get", "events"); !strings.Contains(events, "Readiness probe failed") {
+			return fmt.Errorf("no event says that a readiness probe failed:\n%s", events)
+		}
+		return nil
+	})
 	wherry(t, "-n", ns, "exec", "ready", "--", "touch", "/tmp/ready")
 	awaitReady(t, ns, "ready")
 	awaitEndpoints(t, ns, "ready", "ready")
