@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -143,7 +142,7 @@ func (w *Worker) attach(ctx context.Context) error {
 		return w.setUp(noSandbox, err)
 	}
 	defer release()
-	p, err := w.node.Network.Attach(ctx, network.PodConfig{ID: string(w.pod.UID), Address: w.hadAddress()})
+	p, err := w.node.Network.Attach(ctx, network.PodConfig{ID: string(w.pod.UID), Address: w.state.former})
 	if errors.Is(err, apierr.ErrConflict) { // another pod has it, or the node's range is another
 		p, err = w.node.Network.Attach(ctx, network.PodConfig{ID: string(w.pod.UID)})
 	}
@@ -157,14 +156,6 @@ func (w *Worker) attach(ctx context.Context) error {
 	}
 	w.state.attached, w.state.address, w.state.netns, w.state.problem = true, p.Address, p.NetNS, nil
 	return nil
-}
-
-// hadAddress is the pod's address as the cluster knows it. A pod that begins
-// anew on a machine that was powered off keeps it if it can: services know it
-// by that address, also while no control plane could tell them another.
-func (w *Worker) hadAddress() netip.Addr {
-	a, _ := netip.ParseAddr(w.pod.Status.PodIP) // none is no wish
-	return a
 }
 
 func (w *Worker) startSandbox(ctx context.Context) error {

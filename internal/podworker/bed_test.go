@@ -1,6 +1,7 @@
 package podworker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/images"
 	"github.com/wherry-project/wherry/internal/network"
 	"github.com/wherry-project/wherry/internal/runtime"
@@ -434,9 +436,11 @@ func deleted(p *corev1.Pod, grace int64) *corev1.Pod {
 }
 
 type fakeNetwork struct {
-	mu   sync.Mutex
-	pods map[string]bool
-	fail error
+	mu    sync.Mutex
+	pods  map[string]bool
+	fail  error
+	next  string // the address of the next pod that has no wish
+	taken string // an address that no pod gets
 }
 
 func (f *fakeNetwork) Attach(_ context.Context, cfg network.PodConfig) (network.Pod, error) {
@@ -445,8 +449,15 @@ func (f *fakeNetwork) Attach(_ context.Context, cfg network.PodConfig) (network.
 	if f.fail != nil {
 		return network.Pod{}, f.fail
 	}
+	a := cfg.Address
+	if !a.IsValid() {
+		a = netip.MustParseAddr(cmp.Or(f.next, "10.244.0.7"))
+	}
+	if a.String() == f.taken {
+		return network.Pod{}, apierr.New(apierr.ErrConflict, "taken")
+	}
 	f.pods[cfg.ID] = true
-	return network.Pod{ID: cfg.ID, NetNS: "/run/netns/" + cfg.ID, Address: netip.MustParseAddr("10.244.0.7")}, nil
+	return network.Pod{ID: cfg.ID, NetNS: "/run/netns/" + cfg.ID, Address: a}, nil
 }
 
 func (f *fakeNetwork) Detach(_ context.Context, id string) error {

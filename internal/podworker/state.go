@@ -22,6 +22,10 @@ type state struct {
 	attached bool
 	address  netip.Addr
 	netns    string
+	// former is the address that the pod had before. A pod that begins anew on
+	// a machine that was powered off gets it again if it can: services know it
+	// by that address, also while no control plane could tell them another.
+	former netip.Addr
 	// volumesDone says that the volumes are there, and where; stale that
 	// files in them may have changed since, staleFail why that is so still.
 	volumesDone bool
@@ -119,6 +123,9 @@ func newState(pod *corev1.Pod, known *corev1.PodStatus, found *runtime.Sandbox, 
 	s := state{containers: map[string]*container{}, startedAt: now, conditions: known.Conditions}
 	if known.StartTime != nil {
 		s.startedAt = known.StartTime.Time
+	}
+	if a, err := netip.ParseAddr(known.PodIP); err == nil && !pod.Spec.HostNetwork {
+		s.former = a
 	}
 	for _, c := range allContainers(pod) {
 		s.containers[c.Name] = &container{name: c.Name}

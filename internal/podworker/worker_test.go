@@ -518,6 +518,27 @@ func TestRebootsAreNoFailures(t *testing.T) {
 	})
 }
 
+func TestAddressStays(t *testing.T) {
+	inBubble(t, func(b *bed) {
+		p := podOf(corev1.RestartPolicyAlways, con("a", "serve"))
+		b.run(p)
+		synctest.Wait()
+		b.net.next = "10.244.0.9"
+		time.Sleep(5 * time.Second)
+		b.reboot(p)
+		if got := b.status(p).PodIP; got != "10.244.0.7" {
+			t.Errorf("after a reboot the pod is at %s", got)
+		}
+		b.net.taken = "10.244.0.7"
+		time.Sleep(5 * time.Second)
+		b.reboot(p)
+		if got := b.status(p).PodIP; got != "10.244.0.9" {
+			t.Errorf("its address is another's, it is at %s", got)
+		}
+		b.is(p, "Running Ready | a Running last ContainerStatusUnknown/137 #2 ready")
+	})
+}
+
 func TestSandboxLost(t *testing.T) {
 	inBubble(t, func(b *bed) {
 		p := podOf(corev1.RestartPolicyAlways, con("a", "serve"))
