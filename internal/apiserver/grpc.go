@@ -38,12 +38,12 @@ func target(t *wherryv1.Target) api.Target {
 func selectionOf(sel *wherryv1.Selection) (out api.Selection, err error) {
 	if sel.GetLabels() != "" {
 		if out.Labels, err = labels.Parse(sel.GetLabels()); err != nil {
-			return out, apierr.BadRequest("unable to parse requirement: %v", err)
+			return out, apierr.BadRequest("%w", err)
 		}
 	}
 	if sel.GetFields() != "" {
 		if out.Fields, err = fields.ParseSelector(sel.GetFields()); err != nil {
-			return out, apierr.BadRequest("invalid field selector: %v", err)
+			return out, apierr.BadRequest("%w", err)
 		}
 	}
 	return out, nil

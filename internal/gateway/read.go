@@ -64,9 +64,17 @@ func (c *call) kind() (*api.Kind, error) {
 	t := c.path.Target
 	k, ok := c.g.cfg.API.Kinds().Resource(t.Group, t.Version, t.Resource)
 	if !ok {
-		return nil, errNotServed()
+		return nil, c.notServed()
 	}
 	return k, nil
+}
+
+// notServed says that there is no such resource, to those who may ask.
+func (c *call) notServed() error {
+	if err := c.g.cfg.Authorize(c.user, c.path.Target, c.path.verb); err != nil {
+		return err
+	}
+	return errNotServed()
 }
 
 func errNotServed() error {

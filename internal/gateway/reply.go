@@ -179,6 +179,7 @@ func (c *call) warnings() {
 		if used += len(text); used > maxWarnings {
 			return
 		}
+		text = strings.Join(strings.Fields(text), " ") // a header has no lines
 		if h, err := utilnet.NewWarningHeader(299, "-", text); err == nil {
 			c.w.Header().Add("Warning", h)
 		}

@@ -22,7 +22,7 @@ func (c *call) decode(k *api.Kind, validation string) (runtime.Object, error) {
 			obj = sub.New()
 		}
 	} else if c.path.Subresource != "" {
-		return nil, errNotServed()
+		return nil, c.notServed()
 	}
 	if obj == nil {
 		obj = k.New()
