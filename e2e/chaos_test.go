@@ -88,7 +88,9 @@ func TestChaos(t *testing.T) {
 			if err := mendSoon(); err != nil {
 				t.Fatalf("mend: %v", err)
 			}
-			t.Logf("mended in %v", time.Since(begun).Round(time.Millisecond))
+			took := time.Since(begun)
+			more(t, w, 1)
+			t.Logf("mended in %v, next write after %v", took.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
 		}
 	}
 	if err := mendSoon(); err != nil {
