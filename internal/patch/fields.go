@@ -22,12 +22,16 @@ import (
 // Fields patches objects and keeps metadata.managedFields, the record of who
 // set which field. It may be used by many goroutines.
 //
-// An object's fields are tracked from the first server-side apply on (or from
-// a client's own managedFields), as Kubernetes did before 1.19: what was there
-// before belongs to "before-first-apply". So an object that nobody applies
-// costs neither the bytes nor the time, and a cluster without apply never
-// loads the schema.
+// Unless All is set, an object's fields are tracked from the first server-side
+// apply on (or from a client's own managedFields), as Kubernetes did before
+// 1.19: what was there before belongs to "before-first-apply". So an object
+// that nobody applies costs neither the bytes nor the time, and a cluster
+// without apply never loads the schema.
 type Fields struct {
+	// All tracks every object from its creation on. Set it before use. Update
+	// is then to be called before admission adds to what the user sent.
+	All bool
+
 	kinds *api.Kinds
 	types func() (managedfields.TypeConverter, error)
 
@@ -106,7 +110,8 @@ func (f *Fields) Update(k *api.Kind, live, obj api.Object, manager, subresource 
 		obj.SetManagedFields(nil)
 		return nil
 	}
-	if len(given) == 0 && (live == nil || len(live.GetManagedFields()) == 0) {
+	tracked := len(given) > 0 || live == nil && f.All || live != nil && len(live.GetManagedFields()) > 0
+	if !tracked {
 		return nil
 	}
 	if live != nil && unchanged(live, obj) {

@@ -49,6 +49,30 @@ func TestUpdateOfAnUntrackedObjectTracksNothing(t *testing.T) {
 	}
 }
 
+func TestAllTracksFromTheCreation(t *testing.T) {
+	kinds, k := table()
+	f := patch.NewFields(kinds)
+	f.All = true
+	live := deployment()
+	live.UID, live.ResourceVersion = "", ""
+	if err := f.Update(k, nil, live, "kubectl-create", ""); err != nil {
+		t.Fatal(err)
+	}
+	live.UID = "u"
+	next := live.DeepCopy()
+	next.Spec.Paused, next.ManagedFields = true, nil // a client that does not send them back
+	if err := f.Update(k, live, next, "kubectl-edit", ""); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := managers(next), []string{"kubectl-create Update ", "kubectl-edit Update "}; !reflect.DeepEqual(got, want) {
+		t.Errorf("managers %q, want %q", got, want)
+	}
+	next.ManagedFields = []metav1.ManagedFieldsEntry{}
+	if err := f.Update(k, live, next, "kubectl", ""); err != nil || len(next.ManagedFields) != 0 {
+		t.Errorf("managed fields that were to be forgotten: %q, %v", managers(next), err)
+	}
+}
+
 func TestApplyCreatesAndOwns(t *testing.T) {
 	kinds, k := table()
 	f := patch.NewFields(kinds)
