@@ -121,10 +121,14 @@ func TestKilledNodedLeavesContainerAlone(t *testing.T) {
 	if c.PID != pid || c.State != runtime.Running {
 		t.Fatalf("started as %d, found %+v", pid, c)
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.HasPrefix(string(b), runtimetest.Path) {
-		t.Fatalf("process %d is %q, %v", pid, b, err)
-	}
+	testkit.Eventually(t, patience, func() error { // the start may be answered a moment before the program takes over
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err == nil && !strings.HasPrefix(string(b), runtimetest.Path) {
+			err = fmt.Errorf("process %d is %q", pid, b)
+		}
+		return err
+	})
+	var err error
 	if c, err = r.StopContainer(t.Context(), "p", "c", 0, patience); err != nil || c.ExitCode != 4 {
 		t.Errorf("%+v, %v", c, err)
 	}
