@@ -251,7 +251,7 @@ func TestNoMajority(t *testing.T) {
 	}
 	begun := time.Now()
 	_, err := tryWherry(t, "", "--server", "https://c1:6443", "--request-timeout=4s", "-n", ns, "create", "configmap", "x")
-	checkRefused(t, "", err, "a majority of the members")
+	checkRefused(t, "", err, "the write")
 	var exit *testbed.ExitError
 	if errors.As(err, &exit) {
 		t.Logf("after %v: %s", time.Since(begun).Round(time.Millisecond), strings.TrimSpace(exit.Stderr))
