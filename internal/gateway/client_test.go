@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -35,6 +37,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/gateway"
 	"github.com/wherry-project/wherry/internal/testkit"
 )
 
@@ -320,6 +323,61 @@ func TestWatchList(t *testing.T) {
 	if !strings.HasPrefix(a.text, `{"type":"ADDED","object":{"kind":"ConfigMap"`) {
 		t.Errorf("old watch path: %d %s", a.StatusCode, a.text)
 	}
+}
+
+// Over HTTP/2 a write deadline that passes ends the stream, also when all was
+// read: it must not outlive the write.
+func TestIdleWatchGoesOn(t *testing.T) {
+	const unread = 200 * time.Millisecond
+	c := start(t, options{config: func(cfg *gateway.Config) { cfg.Limits.Unread = unread }})
+	client := c.client(t, nil).CoreV1().ConfigMaps("demo")
+	w, err := client.Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for i := range 3 {
+		m, err := client.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("n%d", i)}}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, w, watch.Added, m.ResourceVersion)
+		select {
+		case e, ok := <-w.ResultChan():
+			t.Fatalf("the idle watch gave %+v, %v", e, ok)
+		case <-time.After(2 * unread):
+		}
+	}
+}
+
+// A watcher that reads nothing is cut off, and what it left costs nobody.
+func TestUnreadWatchEnds(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := start(t, options{config: func(cfg *gateway.Config) {
+		cfg.Limits.Unread, cfg.Registry = 300*time.Millisecond, reg
+	}})
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(c.url, "https://"), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{c.admin}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET %s?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n", maps)
+	watches := func(want int) func() error {
+		return func() error {
+			if a := c.do(t, "GET", "/metrics", ""); !strings.Contains(a.text, fmt.Sprintf(`apiserver_longrunning_requests{group="",resource="configmaps",verb="watch"} %d`, want)) {
+				return fmt.Errorf("not %d watches", want)
+			}
+			return nil
+		}
+	}
+	testkit.Eventually(t, 5*time.Second, watches(1))
+	big := strings.Repeat("x", 900<<10)
+	for i := range 20 { // more than the sockets hold
+		if a := c.do(t, "POST", maps, fmt.Sprintf(`{"metadata":{"name":"n%d"},"data":{"k":"%s"}}`, i, big)); a.StatusCode != 201 {
+			t.Fatal(a.text)
+		}
+	}
+	testkit.Eventually(t, 10*time.Second, watches(0))
 }
 
 func TestDynamicAndDiscovery(t *testing.T) {

@@ -13,6 +13,9 @@ type Limits struct {
 	Reads, Writes int
 	// Time is how long a request may take that is not long-running.
 	Time time.Duration
+	// Unread is how long a watcher, or a reader of a log, may leave unread
+	// what was sent.
+	Unread time.Duration
 	// Body is how many bytes a request's body may have.
 	Body int64
 }
@@ -26,6 +29,9 @@ func (l Limits) orDefault() Limits {
 	}
 	if l.Time == 0 {
 		l.Time = time.Minute
+	}
+	if l.Unread == 0 {
+		l.Unread = time.Minute
 	}
 	if l.Body == 0 {
 		l.Body = 3 << 20

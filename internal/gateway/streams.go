@@ -111,14 +111,14 @@ func (c *call) log() error {
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
-			if derr := rc.SetWriteDeadline(time.Now().Add(readWait)); derr != nil && !errors.Is(derr, http.ErrNotSupported) {
-				return derr
-			}
-			if _, werr := c.w.Write(buf[:n]); werr != nil {
+			serr := c.send(func() error {
+				if _, err := c.w.Write(buf[:n]); err != nil {
+					return err
+				}
+				return rc.Flush()
+			})
+			if serr != nil {
 				return nil // the client has gone
-			}
-			if werr := rc.Flush(); werr != nil {
-				return nil
 			}
 		}
 		if errors.Is(err, io.EOF) || c.r.Context().Err() != nil {

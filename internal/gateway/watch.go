@@ -12,13 +12,9 @@ import (
 	"github.com/wherry-project/wherry/internal/render"
 )
 
-const (
-	// A watch whose client names no time ends after this and up to as long
-	// again, so that clients do not all come back at once.
-	watchTime = 30 * time.Minute
-	// readWait is how long a watcher may leave an event unread.
-	readWait = time.Minute
-)
+// A watch whose client names no time ends after watchTime and up to as long
+// again, so that clients do not all come back at once.
+const watchTime = 30 * time.Minute
 
 // watch answers with a stream of events.
 func (c *call) watch() error {
@@ -78,23 +74,40 @@ func (c *call) events(ctx context.Context, stream api.Stream, f render.Form, k *
 			}
 			return c.lastEvent(rc, f, err)
 		}
-		if err := rc.SetWriteDeadline(time.Now().Add(readWait)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
-		}
-		for _, e := range events {
-			b, err := c.g.render.Frame(f, k, e)
-			if err != nil {
-				return c.lastEvent(rc, f, err)
+		err = c.send(func() error {
+			for _, e := range events {
+				b, err := c.g.render.Frame(f, k, e)
+				if err != nil {
+					return errors.Join(err, c.lastEvent(rc, f, err))
+				}
+				if _, err := c.w.Write(b); err != nil {
+					return err
+				}
+				f.NoHeaders = true // a table's columns are told once
 			}
-			if _, err := c.w.Write(b); err != nil {
-				return err
-			}
-			f.NoHeaders = true // a table's columns are told once
-		}
-		if err := rc.Flush(); err != nil {
+			return rc.Flush()
+		})
+		if err != nil {
 			return err
 		}
 	}
+}
+
+// send writes a part of a long answer, which the client must read in time. The
+// limit is taken off again afterwards: over HTTP/2 it would end the stream even
+// if nothing waits to be read.
+func (c *call) send(write func() error) error {
+	rc := http.NewResponseController(c.w)
+	if err := rc.SetWriteDeadline(time.Now().Add(c.g.cfg.Limits.Unread)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	if err := rc.SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
 
 // lastEvent tells a watcher why there is no more.
