@@ -2,6 +2,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,7 +57,7 @@ func runSuite(ctx context.Context, m *testing.M) (code int, err error) {
 	if os.Geteuid() != 0 {
 		return 1, errors.New("the hosts of these tests are made of namespaces: run them as root")
 	}
-	dir, err := os.MkdirTemp(os.Getenv("WHERRY_E2E_DIR"), "wherry-e2e-")
+	dir, err := suiteDir(ctx)
 	if err != nil {
 		return 1, err
 	}
@@ -88,6 +90,31 @@ func runSuite(ctx context.Context, m *testing.M) (code int, err error) {
 	}
 	defer closeRegistry()
 	return m.Run(), nil
+}
+
+// suiteDir makes the suite's own folder, and first removes what suites that
+// were killed have left: go test's own time-out is such an end.
+func suiteDir(ctx context.Context) (string, error) {
+	base := filepath.Join(cmp.Or(os.Getenv("WHERRY_E2E_DIR"), os.TempDir()), "wherry-e2e-of-")
+	old, err := filepath.Glob(base + "*")
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range old {
+		pid, err := strconv.Atoi(strings.TrimPrefix(dir, base))
+		if err != nil {
+			continue // not a suite's
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+			continue // it runs, or another program has its number by now
+		}
+		fmt.Println("e2e: remove what a suite that was killed has left in", dir)
+		if err := errors.Join(testbed.Down(ctx, dir, "e2e"), os.RemoveAll(dir)); err != nil {
+			return "", err
+		}
+	}
+	dir := base + strconv.Itoa(os.Getpid())
+	return dir, os.Mkdir(dir, 0o700)
 }
 
 // loadImages puts the test images onto every node.

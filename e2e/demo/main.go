@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -30,6 +31,7 @@ import (
 
 const (
 	image   = "example.test/hello:1"
+	prefix  = "demo-" // of the testbed's name; the demo's process id follows
 	service = "hello.demo.svc.cluster.local"
 )
 
@@ -66,13 +68,16 @@ func run(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("the hosts of the demo are made of namespaces: run it as root")
 	}
-	name := fmt.Sprintf("demo-%d", os.Getpid())
-	left, err := traces.Before(cmp.Or(os.Getenv("WHERRY_TESTBED_DIR"), testbed.DefaultDir), name)
+	if err := removeStale(ctx); err != nil {
+		return err
+	}
+	name := prefix + strconv.Itoa(os.Getpid())
+	left, err := traces.Before(testbeds(), name)
 	if err != nil {
 		return err
 	}
-	scratch, err := os.MkdirTemp("", "wherry-demo-")
-	if err != nil {
+	scratch := scratchOf(name)
+	if err := os.Mkdir(scratch, 0o700); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
@@ -94,6 +99,33 @@ func run(ctx context.Context) (err error) {
 	err = errors.Join(err, d.do("look for anything left behind", func() (string, error) { return "nothing", left.AwaitGone(end) }))
 	d.table()
 	return err
+}
+
+// testbeds is where `wherry testbed` keeps them.
+func testbeds() string { return cmp.Or(os.Getenv("WHERRY_TESTBED_DIR"), testbed.DefaultDir) }
+
+func scratchOf(name string) string { return filepath.Join(os.TempDir(), "wherry-"+name) }
+
+// removeStale removes the testbeds of demos that were killed.
+func removeStale(ctx context.Context) error {
+	names, err := testbed.Names(testbeds())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		pid, ok := strings.CutPrefix(name, prefix)
+		if _, err := strconv.Atoi(pid); !ok || err != nil {
+			continue
+		}
+		if _, err := os.Stat("/proc/" + pid); err == nil {
+			continue // it runs, or another program has its number by now
+		}
+		fmt.Printf("== remove what a demo that was killed has left: %s\n", name)
+		if err := errors.Join(testbed.Down(ctx, testbeds(), name), os.RemoveAll(scratchOf(name))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *demo) play(ctx context.Context) error {
