@@ -359,7 +359,7 @@ func (c *cluster) gone(name string) {
 	c.t.Helper()
 	c.eventually(func() error {
 		if p, err := c.get(name); !errors.Is(err, apierr.ErrNotFound) {
-			return fmt.Errorf("pod %s: %v, %v", name, p, err)
+			return fmt.Errorf("pod %s: %v, %w", name, p, err)
 		}
 		return nil
 	})
@@ -546,7 +546,7 @@ func TestNodeRegistersAndRunsPods(t *testing.T) {
 	c.eventually(func() error {
 		for _, dir := range []string{"pods", "logs", "volumes"} {
 			if list, err := os.ReadDir(filepath.Join(c.dir, dir)); err != nil || len(list) > 0 {
-				return fmt.Errorf("left in %s: %v, %v", dir, list, err)
+				return fmt.Errorf("left in %s: %v, %w", dir, list, err)
 			}
 		}
 		return nil
@@ -703,7 +703,9 @@ func dials(t *testing.T, c *cluster, m *control) {
 	if testkitNeedsRoot(err) {
 		t.Log("not root: no connection into a namespace")
 		l.Close()
-		<-served
+		if err := <-served; err == nil {
+			t.Error("somebody was served")
+		}
 		return
 	}
 	if err != nil {
@@ -854,7 +856,7 @@ func TestNodeRestart(t *testing.T) {
 	c.eventually(func() error {
 		for _, dir := range []string{"pods", "logs"} {
 			if list, err := os.ReadDir(filepath.Join(c.dir, dir)); err != nil || len(list) != 1 {
-				return fmt.Errorf("in %s: %v, %v", dir, list, err)
+				return fmt.Errorf("in %s: %v, %w", dir, list, err)
 			}
 		}
 		if list, err := c.net.List(t.Context()); err != nil || len(list) != 1 {
@@ -865,6 +867,72 @@ func TestNodeRestart(t *testing.T) {
 	after := c.is("stays", corev1.PodRunning, true)
 	if a, b := after.Status.ContainerStatuses[0], before.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || a.RestartCount != 0 || after.Status.PodIP != before.Status.PodIP {
 		t.Errorf("was %+v, is %+v", b, a)
+	}
+}
+
+// A node without its checkpoint and without a control plane leaves alone what
+// runs. When it hears again what it should run, it tells also what ended
+// meanwhile, and ends what nobody wants.
+func TestRestartWithoutCheckpoint(t *testing.T) {
+	c := up(t, 1)
+	ends, stays := c.pod("ends", "serve"), c.pod("stays", "serve")
+	c.pod("goes", "serve")
+	for _, name := range []string{"ends", "stays", "goes"} {
+		c.is(name, corev1.PodRunning, true)
+	}
+	c.stop()
+	c.controls[0].kill()
+	zero := int64(0)
+	if err := c.api.As(masters).Delete(t.Context(), api.Key{Resource: "pods", Namespace: "demo", Name: "goes"}, metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*corev1.Pod{ends, stays} { // nor the statuses that noded kept itself
+		if err := os.Remove(filepath.Join(c.dir, "pods", string(p.UID), "status")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(c.dir, "checkpoint")); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	rt := c.m.Open()
+	defer rt.Close()
+	running := func(want int) error {
+		list, err := rt.List(t.Context())
+		n := 0
+		for _, sb := range list {
+			for _, one := range sb.Containers {
+				if one.State == runtime.Running {
+					n++
+				}
+			}
+		}
+		if err != nil || n != want {
+			return fmt.Errorf("%d containers run, want %d: %w", n, want, err)
+		}
+		return nil
+	}
+	if err := rt.Signal(t.Context(), string(ends.UID), "a-0", syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually(func() error { return running(2) })
+	c.controls[0].start()
+	c.eventually(func() error {
+		p, err := c.get("ends")
+		if err == nil && (p.Status.ContainerStatuses[0].RestartCount != 1 || p.Status.ContainerStatuses[0].LastTerminationState.Terminated.Reason != "Completed") {
+			err = fmt.Errorf("status %+v", p.Status.ContainerStatuses)
+		}
+		return err
+	})
+	c.eventually(func() error {
+		list, err := rt.List(t.Context())
+		if err != nil || len(list) != 2 {
+			return fmt.Errorf("there are %d sandboxes, want 2: %w", len(list), err)
+		}
+		return running(2)
+	})
+	if p := c.is("stays", corev1.PodRunning, true); p.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Errorf("status %+v", p.Status.ContainerStatuses)
 	}
 }
 

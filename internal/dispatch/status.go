@@ -220,7 +220,7 @@ func (r *reports) write(ctx context.Context, m *wherryv1.PodStatus) error {
 			return apierr.New(apierr.ErrInvalid, "pod_status.status: %v", err)
 		}
 		err := r.se.door.ReportPod(ctx, m.GetNamespace(), m.GetName(), m.GetUid(), st)
-		if err != nil && !(m.GetTerminated() && errors.Is(err, apierr.ErrInvalid)) {
+		if err != nil && (!m.GetTerminated() || !errors.Is(err, apierr.ErrInvalid)) {
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ func (v *View) service(s *corev1.Service) svcproxy.Service {
 		}
 	}
 	if s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
-		seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+		seconds := corev1.DefaultClientIPServiceAffinitySeconds
 		if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
 			seconds = *c.ClientIP.TimeoutSeconds
 		}

@@ -70,7 +70,7 @@ func (n *Node) status() *corev1.NodeStatus {
 		NodeInfo: corev1.NodeSystemInfo{
 			MachineID: line("/etc/machine-id"), SystemUUID: line("/sys/class/dmi/id/product_uuid"), BootID: bootID(),
 			KernelVersion: line("/proc/sys/kernel/osrelease"), OSImage: osImage(), ContainerRuntimeVersion: "wherry://" + n.cfg.Version,
-			KubeletVersion: n.cfg.Version, KubeProxyVersion: "", OperatingSystem: goruntime.GOOS, Architecture: goruntime.GOARCH,
+			KubeletVersion: n.cfg.Version, OperatingSystem: goruntime.GOOS, Architecture: goruntime.GOARCH,
 		},
 		Conditions: n.conditions(),
 	}

@@ -114,7 +114,7 @@ func TestRestartPolicies(t *testing.T) {
 		t.Run(fmt.Sprint(tt.policy, tt.args), func(t *testing.T) {
 			inBubble(t, func(b *bed) {
 				p := podOf(tt.policy, con("a", tt.args...))
-				w := b.run(p)
+				b.run(p)
 				b.is(p, tt.want)
 				if strings.HasPrefix(tt.want, "Running") {
 					return
@@ -133,7 +133,7 @@ func TestRestartPolicies(t *testing.T) {
 				}
 				b.restart(b.stored(p))
 				b.is(p, tt.want)
-				w = b.workers["uid-1"]
+				w := b.workers["uid-1"]
 				w.Want(deleted(b.stored(p), 30))
 				b.is(p, tt.want)
 				b.removed(p, w)
@@ -145,7 +145,7 @@ func TestRestartPolicies(t *testing.T) {
 func TestStartError(t *testing.T) {
 	inBubble(t, func(b *bed) {
 		p := podOf(corev1.RestartPolicyAlways, con("a", "absent"))
-		w := b.run(p)
+		b.run(p)
 		b.history(p, "Running | a StartError/128", "Running | a CrashLoopBackOff last StartError/128 #1")
 		if got, want := b.status(p).ContainerStatuses[0].LastTerminationState.Terminated.Message, `exec: "absent": executable file not found in $PATH`; got != want {
 			t.Errorf("message %q, want %q", got, want)
@@ -159,7 +159,7 @@ func TestStartError(t *testing.T) {
 		b.is(p, "Running | a CrashLoopBackOff last StartError/128 #2")
 		time.Sleep(20 * time.Second)
 		b.is(p, "Running | a CrashLoopBackOff last StartError/128 #3")
-		w = b.workers["uid-1"]
+		w := b.workers["uid-1"]
 		w.Want(deleted(b.stored(p), 30))
 		b.is(p, "Failed | a StartError/128 last StartError/128 #3")
 		b.removed(p, w)
@@ -484,6 +484,41 @@ func TestNodedRestartWhileEnding(t *testing.T) {
 		b.restart(d)
 		b.is(p, "Succeeded | a Completed/0")
 		b.removed(p, b.workers["uid-1"])
+	})
+}
+
+// blind is a runtime that looks at the pod's folder when it forgets a pod.
+type blind struct {
+	runtime.Runtime
+	look func()
+}
+
+func (r blind) RemoveSandbox(ctx context.Context, id string) error {
+	r.look()
+	return r.Runtime.RemoveSandbox(ctx, id)
+}
+
+func TestEndIsKeptBeforeTheRuntimeForgetsIt(t *testing.T) {
+	inBubble(t, func(b *bed) {
+		b.kill()
+		kept := ""
+		b.hook = func(r runtime.Runtime) runtime.Runtime {
+			return blind{r, func() {
+				w := &Worker{node: b.node, pod: podOf(corev1.RestartPolicyAlways)}
+				if st, err := w.lastStatus(); err == nil && st != nil {
+					kept = words(st)
+				}
+			}}
+		}
+		b.start()
+		p := podOf(corev1.RestartPolicyAlways, con("a", "serve"))
+		w := b.run(p)
+		synctest.Wait()
+		w.Want(deleted(b.stored(p), 30))
+		synctest.Wait()
+		if want := "Succeeded | a Completed/0"; kept != want {
+			t.Errorf("when the runtime forgot the pod there was kept %q, want %q", kept, want)
+		}
 	})
 }
 

@@ -48,7 +48,7 @@ func (f *Files) write(dir string, group *int64) error {
 	}
 	for path := range f.files {
 		if !filepath.IsLocal(path) || strings.HasPrefix(path, "..") {
-			return fmt.Errorf("path %q must be relative and must not start with ..", path)
+			return fmt.Errorf("path %q starts with .. or is not relative", path)
 		}
 	}
 	current, err := os.Readlink(filepath.Join(dir, dataLink))

@@ -26,7 +26,7 @@ func (s *Store) SubPath(_ context.Context, podID, mount, volume, sub string) (st
 		return "", fmt.Errorf("mount %q of pod %q is not a file name", mount, podID)
 	}
 	if filepath.IsAbs(sub) || !filepath.IsLocal(sub) {
-		return "", fmt.Errorf("subPath %q must be a relative path without ..", sub)
+		return "", fmt.Errorf("subPath %q has .. in it or is not relative", sub)
 	}
 	f, err := openBelow(volume, sub)
 	if err != nil {
