@@ -196,6 +196,23 @@ func TestLeaderCutOff(t *testing.T) {
 	t.Logf("%d reads, %d refused", reads.Load(), refused.Load())
 }
 
+// TestReadNeedsAMajority asks a leader that has just been cut off and has not
+// noticed: it must not answer, since others might lead already.
+func TestReadNeedsAMajority(t *testing.T) {
+	c := newClusterWith(t, 3, Limits{}, Timeouts{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Lease: 2 * time.Second})
+	leader := c.leader()
+	c.set(leader, "a", "1")
+	c.net.set(leader.id, true)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := leader.Snapshot(ctx, store.At{}); !errors.Is(err, apierr.ErrTimeout) && !errors.Is(err, apierr.ErrUnavailable) {
+		t.Errorf("read: %v", err)
+	}
+	if !leader.IsLeader() {
+		t.Error("it has noticed, so nothing was tested")
+	}
+}
+
 // TestNoMajority leaves one member of three: it refuses, and goes on when
 // another is back.
 func TestNoMajority(t *testing.T) {
@@ -301,6 +318,20 @@ func TestSnapshotBringsBack(t *testing.T) {
 	for i := range 50 {
 		c.set(leader, fmt.Sprint("k", i), "new")
 	}
+	same(t, c)
+}
+
+// TestLogBringsBack lets a member miss more than one message holds.
+func TestLogBringsBack(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	away := c.followers()[0]
+	c.stop(away, true)
+	leader := c.leader()
+	big := string(make([]byte, 100<<10))
+	for i := range 60 {
+		c.set(leader, fmt.Sprint("k", i), big)
+	}
+	c.restart(away)
 	same(t, c)
 }
 

@@ -41,6 +41,7 @@ func Run(t *testing.T, open Open) {
 		{"CountersAreExact", testCounters},
 		{"WatchFromAnyRevision", testWatchFromAny},
 		{"WatchUnderWrites", testWatchUnderWrites},
+		{"WatchWakes", testWatchWakes},
 		{"WatchFilters", testWatchFilters},
 		{"WatchProgress", testWatchProgress},
 		{"WatchExpires", testWatchExpires},

@@ -90,6 +90,36 @@ func testWatchUnderWrites(t *testing.T, open Open) {
 	}
 }
 
+// testWatchWakes has the watch wait for each write.
+func testWatchWakes(t *testing.T, open Open) {
+	all := open(t, store.Limits{})
+	for n, s := range all {
+		w := watch(t, s, store.Filter{Resource: "configmaps", Namespace: "default", Name: "a"}, snapshot(t, s, store.At{}).Revision())
+		type answer struct {
+			events []string
+			upTo   uint64
+			err    error
+		}
+		for i := range 10 {
+			answers := make(chan answer, 1)
+			go func() {
+				events, upTo, err := w.Next(timeout(t))
+				a := answer{upTo: upTo, err: err}
+				for _, e := range events {
+					a.events = append(a.events, describe(e))
+				}
+				answers <- a
+			}()
+			time.Sleep(time.Millisecond) // so that it mostly waits already
+			commit(t, s, Set(Key("b"), "x", store.Cond{}))
+			revision := commit(t, s, Set(Key("a"), strconv.Itoa(i), store.Cond{}))
+			if a := <-answers; a.err != nil || len(a.events) != 1 || a.upTo != revision {
+				t.Fatalf("replica %d, write %d at %d: %q up to %d, %v", n, i, revision, a.events, a.upTo, a.err)
+			}
+		}
+	}
+}
+
 func testWatchFilters(t *testing.T, open Open) {
 	s := open(t, store.Limits{})[0]
 	start := snapshot(t, s, store.At{}).Revision()
