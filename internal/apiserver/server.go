@@ -8,6 +8,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -22,9 +23,9 @@ import (
 	"github.com/wherry-project/wherry/internal/store"
 )
 
-// maxTries bounds how often a write is tried again after somebody else's. It is
-// no policy: of so many writers of one object each has its turn.
-const maxTries = 1000
+// maxTries bounds how often a write is tried again after somebody else's. Of
+// hundreds of writers of one object each has its turn before.
+const maxTries = 300
 
 // Config are the parts that a Server is made of.
 type Config struct {
@@ -146,7 +147,10 @@ func (g graph) PodNode(namespace, name string) (string, bool) {
 // lost race is tried again from the state that won.
 func (s *Server) attempt(ctx context.Context, do func(snap *store.Snapshot) (settled bool, err error)) error {
 	at := store.At{Level: store.Any}
-	for range maxTries {
+	for try := range maxTries {
+		if err := pause(ctx, try); err != nil {
+			return err
+		}
 		snap, err := s.store.Snapshot(ctx, at)
 		if err != nil {
 			return err
@@ -165,6 +169,23 @@ func (s *Server) attempt(ctx context.Context, do func(snap *store.Snapshot) (set
 		}
 	}
 	return apierr.ServerTimeout("objects", "update", time.Second)
+}
+
+// pause keeps those apart that lose to each other again and again: they rest a
+// random while, longer with each try, or all of them would try for each one
+// that wins.
+func pause(ctx context.Context, try int) error {
+	if try < 3 {
+		return nil
+	}
+	t := time.NewTimer(rand.N(time.Millisecond << min(try-2, 5)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // unanswered reports whether an error is no judgement on what was read: the
