@@ -335,9 +335,10 @@ func stopKills(e *env) {
 	if c, err := e.rt.StopContainer(e.ctx, "p", "d", 0, 0); err != nil || c.ExitCode != 137 {
 		e.Errorf("without grace: %+v, %v", c, err)
 	}
+	e.start("p", "f", "stubborn")
+	e.awaitLog("f", "waiting")
 	ctx, cancel := context.WithTimeout(e.ctx, 50*time.Millisecond)
 	defer cancel()
-	e.start("p", "f", "stubborn")
 	if _, err := e.rt.StopContainer(ctx, "p", "f", 0, patience); !errors.Is(err, context.DeadlineExceeded) {
 		e.Errorf("a context that ends first: %v", err)
 	}
