@@ -339,6 +339,7 @@ func TestWithoutControls(t *testing.T) {
 	apply(t, ns, pairYAML+pairPod("one", "n1")+pairPod("two", "n2")+
 		podYAML("asks", "n1", helloImage, "args: [ask, http://pair/hostname]")+podYAML("ends", "n1", busyboxImage, waits("ends-"+ns, 3)))
 	awaitReady(t, ns, "one", "two", "asks", "ends")
+	t.Log(wherry(t, "-n", ns, "get", "pods", "-o", "wide"))
 	for _, c := range controls {
 		if err := suite.PowerOff(t.Context(), c); err != nil {
 			t.Fatal(err)
@@ -346,7 +347,7 @@ func TestWithoutControls(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			out, err := suite.Exec(context.Background(), "n1", "sh", "-c", "ps -ef; tail /var/log/pods/"+ns+"_*/*/*")
+			out, err := suite.Exec(context.Background(), "n1", "sh", "-c", "ps -ef; ip route; ls -l /var/lib/wherry/noded/checkpoint; date; tail /var/log/pods/"+ns+"_*/*/*")
 			t.Logf("n1: %v\n%s", err, out)
 		}
 	})
