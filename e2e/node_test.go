@@ -108,8 +108,11 @@ func end(t *testing.T, host, name string) {
 		}
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
-		if left := processes(t, host, name); len(left) > 0 {
-			return fmt.Errorf("%s still runs: %v", name, left)
+		left := processes(t, host, name)
+		for pid, started := range found {
+			if left[pid] == started {
+				return fmt.Errorf("%s still runs: %v", name, left)
+			}
 		}
 		return nil
 	})
