@@ -39,7 +39,7 @@ func joinCluster(ctx context.Context, cfg config, addresses, tokenFile string, o
 		return err
 	}
 	dir := prepareDir(cfg.DataDir)
-	key, err := pendingKey(dir)
+	key, err := pki.PendingKey(dir)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func joinCluster(ctx context.Context, cfg config, addresses, tokenFile string, o
 	if err := cfg.writeIfMissing(); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, "join.key")); err != nil {
+	if err := pki.DropPendingKey(dir); err != nil {
 		return err
 	}
 	if err := m.save(cfg.DataDir); err != nil {

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"crypto"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -92,34 +89,4 @@ func openMember(dataDir string) (member, *pki.KeyPair, error) {
 		return m, nil, fmt.Errorf("read this member's identity: %w", err)
 	}
 	return m, keys, nil
-}
-
-// pendingKey gives the key of a join that is under way: the same one again
-// after an answer that was lost, so that the cluster knows it.
-func pendingKey(dir string) (crypto.Signer, error) {
-	file := filepath.Join(dir, "join.key")
-	b, err := os.ReadFile(file)
-	if err == nil {
-		if block, _ := pem.Decode(b); block != nil {
-			if k, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-				if signer, ok := k.(crypto.Signer); ok {
-					return signer, nil
-				}
-			}
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	key, err := pki.NewKey()
-	if err != nil {
-		return nil, err
-	}
-	text, err := pki.EncodeKey(key)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return key, pki.WriteFile(file, text, 0o600)
 }

@@ -54,13 +54,16 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 	if err != nil {
 		return err
 	}
-	key, err := pki.NewKey()
-	if err != nil {
-		return err
-	}
 	addr, err := netip.ParseAddr(c.AdvertiseAddress)
 	if err != nil {
 		return fmt.Errorf("advertise-address: %w", err)
+	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	key, err := pki.PendingKey(c.identityDir())
+	if err != nil {
+		return err
 	}
 	csr, err := pki.NewCSR(key, c.Name, []string{c.Name}, []netip.Addr{addr})
 	if err != nil {
@@ -81,9 +84,6 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 	if answer == nil {
 		return fmt.Errorf("join: %w", failed)
 	}
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make the data folder: %w", err)
-	}
 	if _, err := pki.SaveKeyPair(c.identityDir(), key, answer.GetCertificate(), answer.GetCa()); err != nil {
 		return err
 	}
@@ -95,6 +95,9 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 		return err
 	}
 	if err := pki.WriteFile(c.membershipFile(), m, 0o600); err != nil {
+		return err
+	}
+	if err := pki.DropPendingKey(c.identityDir()); err != nil {
 		return err
 	}
 	fmt.Printf("Node %s has joined the cluster. Start noded to run its pods.\n", c.Name)

@@ -140,6 +140,11 @@ func open(ctx context.Context, c config, id *pki.KeyPair, log *slog.Logger) (p n
 	p.Log = log
 	p.Kinds = kinds.Table()
 	p.Dial = func(address string) (*grpc.ClientConn, error) { return dial(address, id) }
+	// First what only one process can have: a second noded changes nothing.
+	if p.Images, err = openImages(c); err != nil {
+		return p, nil, err
+	}
+	closers = append(closers, p.Images.Close)
 	rt, err := runc.Open(ctx, runc.Config{
 		StateDir: filepath.Join(c.DataDir, "runtime"), RunDir: filepath.Join(c.RunDir, "pods"), CgroupRoot: c.CgroupRoot,
 		Podshim: c.Podshim, Podrun: c.Podrun, Log: log,
@@ -161,10 +166,6 @@ func open(ctx context.Context, c config, id *pki.KeyPair, log *slog.Logger) (p n
 	}
 	p.Proxy = services
 	closers = append(closers, services.Close)
-	if p.Images, err = openImages(c); err != nil {
-		return p, nil, err
-	}
-	closers = append(closers, p.Images.Close)
 	if p.Volumes, err = volumes.Open(filepath.Join(c.DataDir, "volumes")); err != nil {
 		return p, nil, err
 	}
