@@ -32,6 +32,7 @@ type membership struct {
 }
 
 func (c *config) identityDir() string    { return filepath.Join(c.DataDir, "pki") }
+func (c *config) joiningDir() string     { return filepath.Join(c.DataDir, "joining") }
 func (c *config) membershipFile() string { return filepath.Join(c.DataDir, "cluster.json") }
 
 // joinCluster enters a cluster: a key, a certificate for it, and where the
@@ -61,7 +62,7 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
-	key, err := pki.PendingKey(c.identityDir())
+	key, err := pki.PendingKey(c.joiningDir())
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func joinCluster(ctx context.Context, c config, addresses, tokenFile string) err
 	if err := pki.WriteFile(c.membershipFile(), m, 0o600); err != nil {
 		return err
 	}
-	if err := pki.DropPendingKey(c.identityDir()); err != nil {
+	if err := pki.DropPendingKey(c.joiningDir()); err != nil {
 		return err
 	}
 	fmt.Printf("Node %s has joined the cluster. Start noded to run its pods.\n", c.Name)

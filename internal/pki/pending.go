@@ -42,10 +42,15 @@ func PendingKey(dir string) (crypto.Signer, error) {
 	return key, WriteFile(file, text, 0o600)
 }
 
-// DropPendingKey forgets the key of a join that has come to its end.
+// DropPendingKey forgets the key of a join that has come to its end, and the
+// folder if nothing else is in it.
 func DropPendingKey(dir string) error {
 	if err := os.Remove(filepath.Join(dir, pendingFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	return os.Remove(dir)
 }
