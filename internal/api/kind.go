@@ -20,6 +20,9 @@ type Kind struct {
 	Resource, Singular     string
 	ShortNames, Categories []string
 	Namespaced             bool
+	// Virtual kinds are not stored: apiserver.Virtual makes their objects when
+	// they are asked for. Only the verbs create, get and list make sense.
+	Virtual bool
 	// Verbs in Kubernetes' order: create delete deletecollection get list
 	// patch update watch.
 	Verbs        []string

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -37,11 +38,16 @@ func (r *Record) ResourceVersion() string { return strconv.FormatUint(r.Revision
 
 // Message is the object's protobuf message with its resourceVersion. Protobuf
 // merges the appended metadata into the message's own (field 1 of every kind
-// is ObjectMeta, field 6 of that is resourceVersion).
+// is ObjectMeta, field 6 of that is resourceVersion). Without a revision it has
+// none, as objects that are not stored.
 func (r *Record) Message() []byte { return AppendRevision(r.Bytes, r.Revision) }
 
-// AppendRevision returns a copy of message with metadata.resourceVersion set.
+// AppendRevision returns a copy of message with metadata.resourceVersion set,
+// unless the revision is 0.
 func AppendRevision(message []byte, revision uint64) []byte {
+	if revision == 0 {
+		return bytes.Clone(message)
+	}
 	rv := strconv.FormatUint(revision, 10)
 	out := make([]byte, 0, len(message)+len(rv)+6)
 	out = append(out, message...)

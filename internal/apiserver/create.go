@@ -49,6 +49,9 @@ func (s *Server) Create(ctx context.Context, u api.User, t api.Target, obj runti
 	if object.GetResourceVersion() != "" {
 		return api.Value{}, apierr.BadRequest("resourceVersion should not be set on objects to be created")
 	}
+	if k.Virtual {
+		return s.createVirtual(ctx, u, k, t, object, o)
+	}
 	return s.insert(ctx, u, k, object, o, false)
 }
 

@@ -20,6 +20,9 @@ func (s *Server) Get(ctx context.Context, u api.User, t api.Target, o api.GetOpt
 	if err != nil {
 		return api.Value{}, err
 	}
+	if k.Virtual {
+		return s.getVirtual(ctx, u, k, t)
+	}
 	switch t.Subresource {
 	case "", "status", "scale":
 	default:
@@ -99,6 +102,9 @@ func (s *Server) listWithin(ctx context.Context, u api.User, t api.Target, o api
 	k, err := s.enter(u, t, "list")
 	if err != nil {
 		return nil, err
+	}
+	if k.Virtual {
+		return s.listVirtual(ctx, u, k, t, o)
 	}
 	p, err := s.list(ctx, k, t, o, limit)
 	if err != nil {

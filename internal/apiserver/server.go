@@ -8,6 +8,7 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -38,6 +39,10 @@ type Config struct {
 	// did. Readers of the node and of its lease see it, and the store does not.
 	// Nil shows what is stored.
 	LiveNode func(node string) (at time.Time, ok bool)
+	// Virtual serves the kinds that are not stored, by the name of their
+	// resource with its group, such as "pods.metrics.k8s.io". The server adds
+	// those that it answers itself.
+	Virtual map[string]Virtual
 }
 
 // Server implements api.Resources over a store.
@@ -50,6 +55,8 @@ type Server struct {
 	merge *patch.Fields
 	now   func() time.Time
 	heard func(node string) (time.Time, bool)
+	// virtual is not changed after New.
+	virtual map[string]Virtual
 }
 
 var _ api.Resources = (*Server)(nil)
@@ -64,6 +71,7 @@ func New(cfg Config) *Server {
 		s.now = time.Now
 	}
 	s.authz = authz.New(graph{s})
+	s.virtual = maps.Clone(cfg.Virtual)
 	return s
 }
 

@@ -14,7 +14,14 @@ import (
 	"github.com/wherry-project/wherry/internal/apierr"
 )
 
-func revisionOf(p *api.Page) string { return strconv.FormatUint(p.Revision, 10) }
+// revisionOf is the resourceVersion of a list; one of objects that are not
+// stored has none.
+func revisionOf(p *api.Page) string {
+	if p.Revision == 0 {
+		return ""
+	}
+	return strconv.FormatUint(p.Revision, 10)
+}
 
 // Page writes a list. Lists of whole objects go out one object at a time.
 func (r *Renderer) Page(w io.Writer, f Form, p *api.Page) error {
