@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +59,8 @@ func (t *Testbed) Exec(ctx context.Context, host string, argv ...string) (string
 }
 
 // Run runs a command in a host and waits for its end; when ctx ends first it
-// is killed. A command that ran and failed gives an *ExitError.
+// is killed. A command that ran and failed gives an *ExitError, and so does one
+// that is not there: 127, as from a shell.
 func (t *Testbed) Run(ctx context.Context, host string, c Command) error {
 	s, _, err := t.machine(host)
 	if err != nil {
@@ -94,6 +96,13 @@ func (t *Testbed) Run(ctx context.Context, host string, c Command) error {
 		cmd.Path, err = lookPath(c.Argv[0], s.searchPath(), cmd.Dir)
 		return err
 	})
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		if c.Stderr == nil {
+			c.Stderr = io.Discard
+		}
+		_, err = fmt.Fprintf(c.Stderr, "%s: command not found on %s\n", c.Argv[0], host)
+		return errors.Join(&ExitError{Host: host, Argv: c.Argv, Code: 127}, err)
+	}
 	if err != nil {
 		return fmt.Errorf("run %s on %s: %w", c.Argv[0], host, err)
 	}

@@ -228,8 +228,10 @@ func TestExec(t *testing.T) {
 	if _, err := bed.Exec(t.Context(), "n1", "sh", "-c", "echo why >&2; kill -9 $$"); !errors.As(err, &exit) || exit.Code != 137 || !strings.Contains(err.Error(), "why") {
 		t.Errorf("a killed command: %v", err)
 	}
-	if _, err := bed.Exec(t.Context(), "n1", "no-such-program"); err == nil || !strings.Contains(err.Error(), "no-such-program on n1") {
-		t.Errorf("a missing program: %v", err)
+	for _, name := range []string{"no-such-program", "/no/such/program"} {
+		if _, err := bed.Exec(t.Context(), "n1", name); !errors.As(err, &exit) || exit.Code != 127 || !strings.Contains(err.Error(), name+": command not found on n1") {
+			t.Errorf("a missing program: %v", err)
+		}
 	}
 	if _, err := bed.Exec(t.Context(), "n9", "true"); err == nil || !strings.Contains(err.Error(), "client, n1") {
 		t.Errorf("a missing host: %v", err)
