@@ -352,7 +352,11 @@ func (x *RenewResponse) GetCa() []byte {
 type EnterRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// host:7443 of the caller, whose certificate says who it is.
-	Address       string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The member id of a caller that has lost its data and begins anew: it is
+	// made a member under this one, and the one it had is taken out. Empty for
+	// the id that the cluster knows.
+	MemberId      string `protobuf:"bytes,2,opt,name=member_id,json=memberId,proto3" json:"member_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +394,13 @@ func (*EnterRequest) Descriptor() ([]byte, []int) {
 func (x *EnterRequest) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *EnterRequest) GetMemberId() string {
+	if x != nil {
+		return x.MemberId
 	}
 	return ""
 }
@@ -633,7 +644,9 @@ type Member struct {
 	Leader  bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
 	Voter   bool                   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"`
 	// It answered within its deadline.
-	Reachable     bool `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	Reachable bool `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	// The member id that this one stands in for until it has caught up.
+	Replaces      string `protobuf:"bytes,7,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -708,6 +721,13 @@ func (x *Member) GetReachable() bool {
 		return x.Reachable
 	}
 	return false
+}
+
+func (x *Member) GetReplaces() string {
+	if x != nil {
+		return x.Replaces
+	}
+	return ""
 }
 
 type RemoveMemberRequest struct {
@@ -896,9 +916,10 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"A\n" +
 	"\rRenewResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
-	"\x02ca\x18\x02 \x01(\fR\x02ca\"(\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"E\n" +
 	"\fEnterRequest\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\"\x0f\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1b\n" +
+	"\tmember_id\x18\x02 \x01(\tR\bmemberId\"\x0f\n" +
 	"\rEnterResponse\"Z\n" +
 	"\x12CreateTokenRequest\x12#\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x0f.wherry.v1.RoleR\x04role\x12\x1f\n" +
@@ -910,14 +931,15 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\x0eMembersRequest\"Z\n" +
 	"\x0fMembersResponse\x12+\n" +
 	"\amembers\x18\x01 \x03(\v2\x11.wherry.v1.MemberR\amembers\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\x92\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xae\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x14\n" +
 	"\x05voter\x18\x05 \x01(\bR\x05voter\x12\x1c\n" +
-	"\treachable\x18\x06 \x01(\bR\treachable\"%\n" +
+	"\treachable\x18\x06 \x01(\bR\treachable\x12\x1a\n" +
+	"\breplaces\x18\a \x01(\tR\breplaces\"%\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
 	"\x14RemoveMemberResponse\"+\n" +

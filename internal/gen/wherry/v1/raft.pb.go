@@ -78,10 +78,15 @@ func (ForwardOutcome) EnumDescriptor() ([]byte, []int) {
 
 // RaftHeader says who speaks.
 type RaftHeader struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Protocol      uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Protocol uint32                 `protobuf:"varint,1,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Id       string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Address  string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// Whom a request is for: another member refuses it, which may have come to
+	// have the address.
+	To string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	// The cluster of whoever asks; a member of another one refuses it.
+	Cluster       string `protobuf:"bytes,5,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -133,6 +138,20 @@ func (x *RaftHeader) GetId() string {
 func (x *RaftHeader) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *RaftHeader) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *RaftHeader) GetCluster() string {
+	if x != nil {
+		return x.Cluster
 	}
 	return ""
 }
@@ -1193,7 +1212,10 @@ type ChangeRequest struct {
 	//	*ChangeRequest_TransferToId
 	Change isChangeRequest_Change `protobuf_oneof:"change"`
 	// Whoever does not lead asks the leader, instead of refusing.
-	Relay         bool `protobuf:"varint,5,opt,name=relay,proto3" json:"relay,omitempty"`
+	Relay bool `protobuf:"varint,5,opt,name=relay,proto3" json:"relay,omitempty"`
+	// With promote_id: a member that is taken out just before, since the new one
+	// stands in its place.
+	InsteadOfId   string `protobuf:"bytes,6,opt,name=instead_of_id,json=insteadOfId,proto3" json:"instead_of_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1276,6 +1298,13 @@ func (x *ChangeRequest) GetRelay() bool {
 		return x.Relay
 	}
 	return false
+}
+
+func (x *ChangeRequest) GetInsteadOfId() string {
+	if x != nil {
+		return x.InsteadOfId
+	}
+	return ""
 }
 
 type isChangeRequest_Change interface {
@@ -1401,12 +1430,14 @@ var File_wherry_v1_raft_proto protoreflect.FileDescriptor
 
 const file_wherry_v1_raft_proto_rawDesc = "" +
 	"\n" +
-	"\x14wherry/v1/raft.proto\x12\twherry.v1\"R\n" +
+	"\x14wherry/v1/raft.proto\x12\twherry.v1\"|\n" +
 	"\n" +
 	"RaftHeader\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\x9e\x01\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x18\n" +
+	"\acluster\x18\x05 \x01(\tR\acluster\"\x9e\x01\n" +
 	"\tRaftEntry\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
@@ -1485,14 +1516,15 @@ const file_wherry_v1_raft_proto_rawDesc = "" +
 	"\bcommands\x18\x02 \x03(\fR\bcommands\"^\n" +
 	"\x0fForwardResponse\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x125\n" +
-	"\boutcomes\x18\x02 \x03(\x0e2\x19.wherry.v1.ForwardOutcomeR\boutcomes\"\xc1\x01\n" +
+	"\boutcomes\x18\x02 \x03(\x0e2\x19.wherry.v1.ForwardOutcomeR\boutcomes\"\xe5\x01\n" +
 	"\rChangeRequest\x12(\n" +
 	"\x03add\x18\x01 \x01(\v2\x14.wherry.v1.AddMemberH\x00R\x03add\x12\x1f\n" +
 	"\n" +
 	"promote_id\x18\x02 \x01(\tH\x00R\tpromoteId\x12\x1d\n" +
 	"\tremove_id\x18\x03 \x01(\tH\x00R\bremoveId\x12&\n" +
 	"\x0etransfer_to_id\x18\x04 \x01(\tH\x00R\ftransferToId\x12\x14\n" +
-	"\x05relay\x18\x05 \x01(\bR\x05relayB\b\n" +
+	"\x05relay\x18\x05 \x01(\bR\x05relay\x12\"\n" +
+	"\rinstead_of_id\x18\x06 \x01(\tR\vinsteadOfIdB\b\n" +
 	"\x06change\"5\n" +
 	"\tAddMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
