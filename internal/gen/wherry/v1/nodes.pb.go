@@ -1522,7 +1522,10 @@ type DialOpen struct {
 	// Empty: dial address from the node itself.
 	PodUid string `protobuf:"bytes,1,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
 	// host:port; for a pod 127.0.0.1:port.
-	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// Connect to what noded serves on port 10250, as plain HTTP: the caller has
+	// authorized the user. Pod and address are empty then.
+	Noded         bool `protobuf:"varint,3,opt,name=noded,proto3" json:"noded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1569,6 +1572,13 @@ func (x *DialOpen) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *DialOpen) GetNoded() bool {
+	if x != nil {
+		return x.Noded
+	}
+	return false
 }
 
 type StreamRequest struct {
@@ -1812,7 +1822,8 @@ func (*StreamResponse_Exec) isStreamResponse_Data() {}
 
 func (*StreamResponse_End) isStreamResponse_Data() {}
 
-// ImagesCall asks the node for its images: an Images request in an Any.
+// ImagesCall asks the node something: an Images request in an Any, about its
+// images, or a UsageRequest.
 type ImagesCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1925,6 +1936,289 @@ func (x *ImagesReply) GetError() *anypb.Any {
 	return nil
 }
 
+// UsageRequest asks what the node and its pods use.
+type UsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{26}
+}
+
+// UsageResponse is what the node measured last. Pods that were not measured
+// over a whole window yet are not in it.
+type UsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          *Usage                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Pods          []*PodUsage            `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageResponse) Reset() {
+	*x = UsageResponse{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageResponse) ProtoMessage() {}
+
+func (x *UsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
+func (*UsageResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *UsageResponse) GetNode() *Usage {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *UsageResponse) GetPods() []*PodUsage {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+// Usage is the mean use of processors, and the memory in use at the end of a
+// window.
+type Usage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The end of the window, in nanoseconds since 1970.
+	TimeUnixNano          int64  `protobuf:"varint,1,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	WindowNanos           int64  `protobuf:"varint,2,opt,name=window_nanos,json=windowNanos,proto3" json:"window_nanos,omitempty"`
+	CpuNanoCores          uint64 `protobuf:"varint,3,opt,name=cpu_nano_cores,json=cpuNanoCores,proto3" json:"cpu_nano_cores,omitempty"`
+	MemoryWorkingSetBytes uint64 `protobuf:"varint,4,opt,name=memory_working_set_bytes,json=memoryWorkingSetBytes,proto3" json:"memory_working_set_bytes,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *Usage) Reset() {
+	*x = Usage{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Usage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Usage) ProtoMessage() {}
+
+func (x *Usage) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Usage.ProtoReflect.Descriptor instead.
+func (*Usage) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Usage) GetTimeUnixNano() int64 {
+	if x != nil {
+		return x.TimeUnixNano
+	}
+	return 0
+}
+
+func (x *Usage) GetWindowNanos() int64 {
+	if x != nil {
+		return x.WindowNanos
+	}
+	return 0
+}
+
+func (x *Usage) GetCpuNanoCores() uint64 {
+	if x != nil {
+		return x.CpuNanoCores
+	}
+	return 0
+}
+
+func (x *Usage) GetMemoryWorkingSetBytes() uint64 {
+	if x != nil {
+		return x.MemoryWorkingSetBytes
+	}
+	return 0
+}
+
+// PodUsage is that of the running containers of one pod.
+type PodUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Uid           string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Containers    []*ContainerUsage      `protobuf:"bytes,4,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodUsage) Reset() {
+	*x = PodUsage{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodUsage) ProtoMessage() {}
+
+func (x *PodUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodUsage.ProtoReflect.Descriptor instead.
+func (*PodUsage) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *PodUsage) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PodUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PodUsage) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *PodUsage) GetContainers() []*ContainerUsage {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+type ContainerUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Usage         *Usage                 `protobuf:"bytes,2,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ContainerUsage) Reset() {
+	*x = ContainerUsage{}
+	mi := &file_wherry_v1_nodes_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerUsage) ProtoMessage() {}
+
+func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_nodes_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
+func (*ContainerUsage) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_nodes_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ContainerUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetUsage() *Usage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
 var File_wherry_v1_nodes_proto protoreflect.FileDescriptor
 
 const file_wherry_v1_nodes_proto_rawDesc = "" +
@@ -2033,10 +2327,11 @@ const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\arequest\x18\x02 \x01(\v2\x16.wherry.v1.LogsRequestR\arequest\"O\n" +
 	"\bExecOpen\x12\x17\n" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\x12*\n" +
-	"\x05start\x18\x02 \x01(\v2\x14.wherry.v1.ExecStartR\x05start\"=\n" +
+	"\x05start\x18\x02 \x01(\v2\x14.wherry.v1.ExecStartR\x05start\"S\n" +
 	"\bDialOpen\x12\x17\n" +
 	"\apod_uid\x18\x01 \x01(\tR\x06podUid\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xe0\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05noded\x18\x03 \x01(\bR\x05noded\"\xe0\x01\n" +
 	"\rStreamRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x05bytes\x18\x02 \x01(\fH\x00R\x05bytes\x12-\n" +
@@ -2057,7 +2352,26 @@ const file_wherry_v1_nodes_proto_rawDesc = "" +
 	"\vImagesReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\bresponse\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\bresponse\x12*\n" +
-	"\x05error\x18\x03 \x01(\v2\x14.google.protobuf.AnyR\x05error2\xcc\x01\n" +
+	"\x05error\x18\x03 \x01(\v2\x14.google.protobuf.AnyR\x05error\"\x0e\n" +
+	"\fUsageRequest\"^\n" +
+	"\rUsageResponse\x12$\n" +
+	"\x04node\x18\x01 \x01(\v2\x10.wherry.v1.UsageR\x04node\x12'\n" +
+	"\x04pods\x18\x02 \x03(\v2\x13.wherry.v1.PodUsageR\x04pods\"\xaf\x01\n" +
+	"\x05Usage\x12$\n" +
+	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12!\n" +
+	"\fwindow_nanos\x18\x02 \x01(\x03R\vwindowNanos\x12$\n" +
+	"\x0ecpu_nano_cores\x18\x03 \x01(\x04R\fcpuNanoCores\x127\n" +
+	"\x18memory_working_set_bytes\x18\x04 \x01(\x04R\x15memoryWorkingSetBytes\"\x89\x01\n" +
+	"\bPodUsage\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x129\n" +
+	"\n" +
+	"containers\x18\x04 \x03(\v2\x19.wherry.v1.ContainerUsageR\n" +
+	"containers\"L\n" +
+	"\x0eContainerUsage\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12&\n" +
+	"\x05usage\x18\x02 \x01(\v2\x10.wherry.v1.UsageR\x05usage2\xcc\x01\n" +
 	"\x05Nodes\x12D\n" +
 	"\aSession\x12\x19.wherry.v1.SessionRequest\x1a\x1a.wherry.v1.SessionResponse(\x010\x01\x12A\n" +
 	"\x06Stream\x12\x18.wherry.v1.StreamRequest\x1a\x19.wherry.v1.StreamResponse(\x010\x01\x12:\n" +
@@ -2075,7 +2389,7 @@ func file_wherry_v1_nodes_proto_rawDescGZIP() []byte {
 	return file_wherry_v1_nodes_proto_rawDescData
 }
 
-var file_wherry_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_wherry_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_wherry_v1_nodes_proto_goTypes = []any{
 	(*RelayRequest)(nil),    // 0: wherry.v1.RelayRequest
 	(*Heard)(nil),           // 1: wherry.v1.Heard
@@ -2103,11 +2417,16 @@ var file_wherry_v1_nodes_proto_goTypes = []any{
 	(*StreamResponse)(nil),  // 23: wherry.v1.StreamResponse
 	(*ImagesCall)(nil),      // 24: wherry.v1.ImagesCall
 	(*ImagesReply)(nil),     // 25: wherry.v1.ImagesReply
-	(*anypb.Any)(nil),       // 26: google.protobuf.Any
-	(*LogsRequest)(nil),     // 27: wherry.v1.LogsRequest
-	(*ExecStart)(nil),       // 28: wherry.v1.ExecStart
-	(*ExecResponse)(nil),    // 29: wherry.v1.ExecResponse
-	(*ExecRequest)(nil),     // 30: wherry.v1.ExecRequest
+	(*UsageRequest)(nil),    // 26: wherry.v1.UsageRequest
+	(*UsageResponse)(nil),   // 27: wherry.v1.UsageResponse
+	(*Usage)(nil),           // 28: wherry.v1.Usage
+	(*PodUsage)(nil),        // 29: wherry.v1.PodUsage
+	(*ContainerUsage)(nil),  // 30: wherry.v1.ContainerUsage
+	(*anypb.Any)(nil),       // 31: google.protobuf.Any
+	(*LogsRequest)(nil),     // 32: wherry.v1.LogsRequest
+	(*ExecStart)(nil),       // 33: wherry.v1.ExecStart
+	(*ExecResponse)(nil),    // 34: wherry.v1.ExecResponse
+	(*ExecRequest)(nil),     // 35: wherry.v1.ExecRequest
 }
 var file_wherry_v1_nodes_proto_depIdxs = []int32{
 	1,  // 0: wherry.v1.RelayRequest.heard:type_name -> wherry.v1.Heard
@@ -2118,10 +2437,10 @@ var file_wherry_v1_nodes_proto_depIdxs = []int32{
 	8,  // 5: wherry.v1.SessionRequest.rules_applied:type_name -> wherry.v1.RulesApplied
 	9,  // 6: wherry.v1.SessionRequest.event:type_name -> wherry.v1.NodeEvent
 	25, // 7: wherry.v1.SessionRequest.images_reply:type_name -> wherry.v1.ImagesReply
-	26, // 8: wherry.v1.Hello.registration:type_name -> google.protobuf.Any
-	26, // 9: wherry.v1.PodStatus.status:type_name -> google.protobuf.Any
-	26, // 10: wherry.v1.NodeStatus.status:type_name -> google.protobuf.Any
-	26, // 11: wherry.v1.NodeEvent.event:type_name -> google.protobuf.Any
+	31, // 8: wherry.v1.Hello.registration:type_name -> google.protobuf.Any
+	31, // 9: wherry.v1.PodStatus.status:type_name -> google.protobuf.Any
+	31, // 10: wherry.v1.NodeStatus.status:type_name -> google.protobuf.Any
+	31, // 11: wherry.v1.NodeEvent.event:type_name -> google.protobuf.Any
 	11, // 12: wherry.v1.SessionResponse.welcome:type_name -> wherry.v1.Welcome
 	13, // 13: wherry.v1.SessionResponse.delta:type_name -> wherry.v1.Delta
 	16, // 14: wherry.v1.SessionResponse.status_ack:type_name -> wherry.v1.StatusAck
@@ -2130,31 +2449,35 @@ var file_wherry_v1_nodes_proto_depIdxs = []int32{
 	24, // 17: wherry.v1.SessionResponse.images_call:type_name -> wherry.v1.ImagesCall
 	14, // 18: wherry.v1.Delta.put:type_name -> wherry.v1.NodeObject
 	15, // 19: wherry.v1.Delta.remove:type_name -> wherry.v1.ObjectName
-	26, // 20: wherry.v1.NodeObject.object:type_name -> google.protobuf.Any
+	31, // 20: wherry.v1.NodeObject.object:type_name -> google.protobuf.Any
 	19, // 21: wherry.v1.OpenStream.logs:type_name -> wherry.v1.LogsOpen
 	20, // 22: wherry.v1.OpenStream.exec:type_name -> wherry.v1.ExecOpen
 	21, // 23: wherry.v1.OpenStream.dial:type_name -> wherry.v1.DialOpen
 	18, // 24: wherry.v1.OpenStream.images:type_name -> wherry.v1.ImagesOpen
-	27, // 25: wherry.v1.LogsOpen.request:type_name -> wherry.v1.LogsRequest
-	28, // 26: wherry.v1.ExecOpen.start:type_name -> wherry.v1.ExecStart
-	29, // 27: wherry.v1.StreamRequest.exec:type_name -> wherry.v1.ExecResponse
-	26, // 28: wherry.v1.StreamRequest.error:type_name -> google.protobuf.Any
-	26, // 29: wherry.v1.StreamRequest.result:type_name -> google.protobuf.Any
-	30, // 30: wherry.v1.StreamResponse.exec:type_name -> wherry.v1.ExecRequest
-	26, // 31: wherry.v1.ImagesCall.request:type_name -> google.protobuf.Any
-	26, // 32: wherry.v1.ImagesReply.response:type_name -> google.protobuf.Any
-	26, // 33: wherry.v1.ImagesReply.error:type_name -> google.protobuf.Any
-	3,  // 34: wherry.v1.Nodes.Session:input_type -> wherry.v1.SessionRequest
-	22, // 35: wherry.v1.Nodes.Stream:input_type -> wherry.v1.StreamRequest
-	0,  // 36: wherry.v1.Nodes.Relay:input_type -> wherry.v1.RelayRequest
-	10, // 37: wherry.v1.Nodes.Session:output_type -> wherry.v1.SessionResponse
-	23, // 38: wherry.v1.Nodes.Stream:output_type -> wherry.v1.StreamResponse
-	2,  // 39: wherry.v1.Nodes.Relay:output_type -> wherry.v1.RelayResponse
-	37, // [37:40] is the sub-list for method output_type
-	34, // [34:37] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	32, // 25: wherry.v1.LogsOpen.request:type_name -> wherry.v1.LogsRequest
+	33, // 26: wherry.v1.ExecOpen.start:type_name -> wherry.v1.ExecStart
+	34, // 27: wherry.v1.StreamRequest.exec:type_name -> wherry.v1.ExecResponse
+	31, // 28: wherry.v1.StreamRequest.error:type_name -> google.protobuf.Any
+	31, // 29: wherry.v1.StreamRequest.result:type_name -> google.protobuf.Any
+	35, // 30: wherry.v1.StreamResponse.exec:type_name -> wherry.v1.ExecRequest
+	31, // 31: wherry.v1.ImagesCall.request:type_name -> google.protobuf.Any
+	31, // 32: wherry.v1.ImagesReply.response:type_name -> google.protobuf.Any
+	31, // 33: wherry.v1.ImagesReply.error:type_name -> google.protobuf.Any
+	28, // 34: wherry.v1.UsageResponse.node:type_name -> wherry.v1.Usage
+	29, // 35: wherry.v1.UsageResponse.pods:type_name -> wherry.v1.PodUsage
+	30, // 36: wherry.v1.PodUsage.containers:type_name -> wherry.v1.ContainerUsage
+	28, // 37: wherry.v1.ContainerUsage.usage:type_name -> wherry.v1.Usage
+	3,  // 38: wherry.v1.Nodes.Session:input_type -> wherry.v1.SessionRequest
+	22, // 39: wherry.v1.Nodes.Stream:input_type -> wherry.v1.StreamRequest
+	0,  // 40: wherry.v1.Nodes.Relay:input_type -> wherry.v1.RelayRequest
+	10, // 41: wherry.v1.Nodes.Session:output_type -> wherry.v1.SessionResponse
+	23, // 42: wherry.v1.Nodes.Stream:output_type -> wherry.v1.StreamResponse
+	2,  // 43: wherry.v1.Nodes.Relay:output_type -> wherry.v1.RelayResponse
+	41, // [41:44] is the sub-list for method output_type
+	38, // [38:41] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_wherry_v1_nodes_proto_init() }
@@ -2204,7 +2527,7 @@ func file_wherry_v1_nodes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wherry_v1_nodes_proto_rawDesc), len(file_wherry_v1_nodes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

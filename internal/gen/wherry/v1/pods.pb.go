@@ -782,6 +782,204 @@ func (x *PortForwardResponse) GetData() []byte {
 	return nil
 }
 
+type ConnectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Request:
+	//
+	//	*ConnectRequest_Start
+	//	*ConnectRequest_Data
+	Request       isConnectRequest_Request `protobuf_oneof:"request"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectRequest) Reset() {
+	*x = ConnectRequest{}
+	mi := &file_wherry_v1_pods_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectRequest) ProtoMessage() {}
+
+func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_pods_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
+func (*ConnectRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_pods_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ConnectRequest) GetRequest() isConnectRequest_Request {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetStart() *ConnectStart {
+	if x != nil {
+		if x, ok := x.Request.(*ConnectRequest_Start); ok {
+			return x.Start
+		}
+	}
+	return nil
+}
+
+func (x *ConnectRequest) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Request.(*ConnectRequest_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+type isConnectRequest_Request interface {
+	isConnectRequest_Request()
+}
+
+type ConnectRequest_Start struct {
+	Start *ConnectStart `protobuf:"bytes,1,opt,name=start,proto3,oneof"`
+}
+
+type ConnectRequest_Data struct {
+	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
+}
+
+func (*ConnectRequest_Start) isConnectRequest_Request() {}
+
+func (*ConnectRequest_Data) isConnectRequest_Request() {}
+
+type ConnectStart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// pods, services or nodes.
+	Resource string `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Empty for a node.
+	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// A number, or the name of a service's port. Empty: the first port of a
+	// pod's containers, the only port of a service, noded itself on a node.
+	Port          string `protobuf:"bytes,4,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectStart) Reset() {
+	*x = ConnectStart{}
+	mi := &file_wherry_v1_pods_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectStart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectStart) ProtoMessage() {}
+
+func (x *ConnectStart) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_pods_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectStart.ProtoReflect.Descriptor instead.
+func (*ConnectStart) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_pods_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ConnectStart) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *ConnectStart) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ConnectStart) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConnectStart) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
+type ConnectResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectResponse) Reset() {
+	*x = ConnectResponse{}
+	mi := &file_wherry_v1_pods_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectResponse) ProtoMessage() {}
+
+func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_pods_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
+func (*ConnectResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_pods_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ConnectResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_wherry_v1_pods_proto protoreflect.FileDescriptor
 
 const file_wherry_v1_pods_proto_rawDesc = "" +
@@ -845,11 +1043,23 @@ const file_wherry_v1_pods_proto_rawDesc = "" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\")\n" +
 	"\x13PortForwardResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xd0\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"b\n" +
+	"\x0eConnectRequest\x12/\n" +
+	"\x05start\x18\x01 \x01(\v2\x17.wherry.v1.ConnectStartH\x00R\x05start\x12\x14\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
+	"\arequest\"p\n" +
+	"\fConnectStart\x12\x1a\n" +
+	"\bresource\x18\x01 \x01(\tR\bresource\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\tR\x04port\"%\n" +
+	"\x0fConnectResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x96\x02\n" +
 	"\x04Pods\x129\n" +
 	"\x04Logs\x12\x16.wherry.v1.LogsRequest\x1a\x17.wherry.v1.LogsResponse0\x01\x12;\n" +
 	"\x04Exec\x12\x16.wherry.v1.ExecRequest\x1a\x17.wherry.v1.ExecResponse(\x010\x01\x12P\n" +
-	"\vPortForward\x12\x1d.wherry.v1.PortForwardRequest\x1a\x1e.wherry.v1.PortForwardResponse(\x010\x01BBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
+	"\vPortForward\x12\x1d.wherry.v1.PortForwardRequest\x1a\x1e.wherry.v1.PortForwardResponse(\x010\x01\x12D\n" +
+	"\aConnect\x12\x19.wherry.v1.ConnectRequest\x1a\x1a.wherry.v1.ConnectResponse(\x010\x01BBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
 
 var (
 	file_wherry_v1_pods_proto_rawDescOnce sync.Once
@@ -863,7 +1073,7 @@ func file_wherry_v1_pods_proto_rawDescGZIP() []byte {
 	return file_wherry_v1_pods_proto_rawDescData
 }
 
-var file_wherry_v1_pods_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_wherry_v1_pods_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_wherry_v1_pods_proto_goTypes = []any{
 	(*LogsRequest)(nil),         // 0: wherry.v1.LogsRequest
 	(*LogsResponse)(nil),        // 1: wherry.v1.LogsResponse
@@ -875,23 +1085,29 @@ var file_wherry_v1_pods_proto_goTypes = []any{
 	(*PortForwardRequest)(nil),  // 7: wherry.v1.PortForwardRequest
 	(*PortForwardStart)(nil),    // 8: wherry.v1.PortForwardStart
 	(*PortForwardResponse)(nil), // 9: wherry.v1.PortForwardResponse
+	(*ConnectRequest)(nil),      // 10: wherry.v1.ConnectRequest
+	(*ConnectStart)(nil),        // 11: wherry.v1.ConnectStart
+	(*ConnectResponse)(nil),     // 12: wherry.v1.ConnectResponse
 }
 var file_wherry_v1_pods_proto_depIdxs = []int32{
-	3, // 0: wherry.v1.ExecRequest.start:type_name -> wherry.v1.ExecStart
-	4, // 1: wherry.v1.ExecRequest.resize:type_name -> wherry.v1.TerminalSize
-	6, // 2: wherry.v1.ExecResponse.exit:type_name -> wherry.v1.ExecExit
-	8, // 3: wherry.v1.PortForwardRequest.start:type_name -> wherry.v1.PortForwardStart
-	0, // 4: wherry.v1.Pods.Logs:input_type -> wherry.v1.LogsRequest
-	2, // 5: wherry.v1.Pods.Exec:input_type -> wherry.v1.ExecRequest
-	7, // 6: wherry.v1.Pods.PortForward:input_type -> wherry.v1.PortForwardRequest
-	1, // 7: wherry.v1.Pods.Logs:output_type -> wherry.v1.LogsResponse
-	5, // 8: wherry.v1.Pods.Exec:output_type -> wherry.v1.ExecResponse
-	9, // 9: wherry.v1.Pods.PortForward:output_type -> wherry.v1.PortForwardResponse
-	7, // [7:10] is the sub-list for method output_type
-	4, // [4:7] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3,  // 0: wherry.v1.ExecRequest.start:type_name -> wherry.v1.ExecStart
+	4,  // 1: wherry.v1.ExecRequest.resize:type_name -> wherry.v1.TerminalSize
+	6,  // 2: wherry.v1.ExecResponse.exit:type_name -> wherry.v1.ExecExit
+	8,  // 3: wherry.v1.PortForwardRequest.start:type_name -> wherry.v1.PortForwardStart
+	11, // 4: wherry.v1.ConnectRequest.start:type_name -> wherry.v1.ConnectStart
+	0,  // 5: wherry.v1.Pods.Logs:input_type -> wherry.v1.LogsRequest
+	2,  // 6: wherry.v1.Pods.Exec:input_type -> wherry.v1.ExecRequest
+	7,  // 7: wherry.v1.Pods.PortForward:input_type -> wherry.v1.PortForwardRequest
+	10, // 8: wherry.v1.Pods.Connect:input_type -> wherry.v1.ConnectRequest
+	1,  // 9: wherry.v1.Pods.Logs:output_type -> wherry.v1.LogsResponse
+	5,  // 10: wherry.v1.Pods.Exec:output_type -> wherry.v1.ExecResponse
+	9,  // 11: wherry.v1.Pods.PortForward:output_type -> wherry.v1.PortForwardResponse
+	12, // 12: wherry.v1.Pods.Connect:output_type -> wherry.v1.ConnectResponse
+	9,  // [9:13] is the sub-list for method output_type
+	5,  // [5:9] is the sub-list for method input_type
+	5,  // [5:5] is the sub-list for extension type_name
+	5,  // [5:5] is the sub-list for extension extendee
+	0,  // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_wherry_v1_pods_proto_init() }
@@ -915,13 +1131,17 @@ func file_wherry_v1_pods_proto_init() {
 		(*PortForwardRequest_Start)(nil),
 		(*PortForwardRequest_Data)(nil),
 	}
+	file_wherry_v1_pods_proto_msgTypes[10].OneofWrappers = []any{
+		(*ConnectRequest_Start)(nil),
+		(*ConnectRequest_Data)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wherry_v1_pods_proto_rawDesc), len(file_wherry_v1_pods_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	Pods_Logs_FullMethodName        = "/wherry.v1.Pods/Logs"
 	Pods_Exec_FullMethodName        = "/wherry.v1.Pods/Exec"
 	Pods_PortForward_FullMethodName = "/wherry.v1.Pods/PortForward"
+	Pods_Connect_FullMethodName     = "/wherry.v1.Pods/Connect"
 )
 
 // PodsClient is the client API for Pods service.
@@ -38,6 +39,11 @@ type PodsClient interface {
 	// PortForward carries one connection to a port of a pod.
 	// The first message is start.
 	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse], error)
+	// Connect carries one connection to what the proxy subresources of pods,
+	// services and nodes stand for, as the pod network has it: bytes both ways,
+	// HTTP or not. The first message is start; an empty first answer says that
+	// the connection stands.
+	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
 }
 
 type podsClient struct {
@@ -93,6 +99,19 @@ func (c *podsClient) PortForward(ctx context.Context, opts ...grpc.CallOption) (
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Pods_PortForwardClient = grpc.BidiStreamingClient[PortForwardRequest, PortForwardResponse]
 
+func (c *podsClient) Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Pods_ServiceDesc.Streams[3], Pods_Connect_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ConnectRequest, ConnectResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Pods_ConnectClient = grpc.BidiStreamingClient[ConnectRequest, ConnectResponse]
+
 // PodsServer is the server API for Pods service.
 // All implementations must embed UnimplementedPodsServer
 // for forward compatibility.
@@ -107,6 +126,11 @@ type PodsServer interface {
 	// PortForward carries one connection to a port of a pod.
 	// The first message is start.
 	PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error
+	// Connect carries one connection to what the proxy subresources of pods,
+	// services and nodes stand for, as the pod network has it: bytes both ways,
+	// HTTP or not. The first message is start; an empty first answer says that
+	// the connection stands.
+	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
 	mustEmbedUnimplementedPodsServer()
 }
 
@@ -125,6 +149,9 @@ func (UnimplementedPodsServer) Exec(grpc.BidiStreamingServer[ExecRequest, ExecRe
 }
 func (UnimplementedPodsServer) PortForward(grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]) error {
 	return status.Error(codes.Unimplemented, "method PortForward not implemented")
+}
+func (UnimplementedPodsServer) Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error {
+	return status.Error(codes.Unimplemented, "method Connect not implemented")
 }
 func (UnimplementedPodsServer) mustEmbedUnimplementedPodsServer() {}
 func (UnimplementedPodsServer) testEmbeddedByValue()              {}
@@ -172,6 +199,13 @@ func _Pods_PortForward_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Pods_PortForwardServer = grpc.BidiStreamingServer[PortForwardRequest, PortForwardResponse]
 
+func _Pods_Connect_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(PodsServer).Connect(&grpc.GenericServerStream[ConnectRequest, ConnectResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Pods_ConnectServer = grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]
+
 // Pods_ServiceDesc is the grpc.ServiceDesc for Pods service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -194,6 +228,12 @@ var Pods_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "PortForward",
 			Handler:       _Pods_PortForward_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Connect",
+			Handler:       _Pods_Connect_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
