@@ -22,6 +22,9 @@ type Dial func(ctx context.Context, address string) (grpc.ClientConnInterface, e
 type Config struct {
 	// ID is the member's identity for life, Address where others reach it now.
 	ID, Address string
+	// Cluster is the cluster's id, which is for life too; members of others
+	// are refused. Empty ones are not compared.
+	Cluster string
 	// Dir holds the log, the snapshots and the format file.
 	Dir string
 	// Codec decodes records for the snapshots' readers.

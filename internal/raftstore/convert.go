@@ -14,6 +14,15 @@ func headerOut(h raft.RPCHeader) *wherryv1.RaftHeader {
 	return &wherryv1.RaftHeader{Protocol: uint32(h.ProtocolVersion), Id: string(h.ID), Address: string(h.Addr)}
 }
 
+// recipient is whom a request is for.
+type recipient struct{ member, cluster string }
+
+func (t recipient) headerOut(h raft.RPCHeader) *wherryv1.RaftHeader {
+	m := headerOut(h)
+	m.To, m.Cluster = t.member, t.cluster
+	return m
+}
+
 func headerIn(h *wherryv1.RaftHeader) raft.RPCHeader {
 	return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersion(h.GetProtocol()), ID: []byte(h.GetId()), Addr: []byte(h.GetAddress())}
 }
@@ -25,9 +34,9 @@ const messageBytes = 1 << 20
 // appendOut cuts a request into messages. The commit index never goes past the
 // request's own last entry: only up to there does a success say that the
 // follower's log is the leader's.
-func appendOut(r *raft.AppendEntriesRequest) []*wherryv1.AppendRequest {
+func appendOut(to recipient, r *raft.AppendEntriesRequest) []*wherryv1.AppendRequest {
 	first := &wherryv1.AppendRequest{
-		Header: headerOut(r.RPCHeader), Term: r.Term,
+		Header: to.headerOut(r.RPCHeader), Term: r.Term,
 		PrevIndex: r.PrevLogEntry, PrevTerm: r.PrevLogTerm,
 		CommitIndex: min(r.LeaderCommitIndex, r.PrevLogEntry+uint64(len(r.Entries))),
 	}
@@ -88,9 +97,9 @@ func appendResponseIn(m *wherryv1.AppendResponse, r *raft.AppendEntriesResponse)
 	}
 }
 
-func snapshotOut(r *raft.InstallSnapshotRequest) *wherryv1.SnapshotHeader {
+func snapshotOut(to recipient, r *raft.InstallSnapshotRequest) *wherryv1.SnapshotHeader {
 	return &wherryv1.SnapshotHeader{
-		Header: headerOut(r.RPCHeader), Version: uint32(r.SnapshotVersion), Term: r.Term,
+		Header: to.headerOut(r.RPCHeader), Version: uint32(r.SnapshotVersion), Term: r.Term,
 		LastIndex: r.LastLogIndex, LastTerm: r.LastLogTerm,
 		Configuration: r.Configuration, ConfigurationIndex: r.ConfigurationIndex, Size: r.Size,
 	}

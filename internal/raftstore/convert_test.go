@@ -15,7 +15,7 @@ func TestAppendIsCutIntoMessages(t *testing.T) {
 		for i := range test.entries {
 			req.Entries = append(req.Entries, &raft.Log{Index: uint64(41 + i), Term: 7, Data: make([]byte, test.size)})
 		}
-		messages := appendOut(req)
+		messages := appendOut(recipient{}, req)
 		if len(messages) != test.messages {
 			t.Errorf("%+v: %d messages", test, len(messages))
 		}

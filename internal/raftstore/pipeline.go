@@ -35,7 +35,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAd
 	if err != nil {
 		return nil, err
 	}
-	s, err := t.openAppend(p.bulk, t.callTimeout, t.bulkTimeout, pipelineRoom)
+	s, err := t.openAppend(p.recipient(), p.bulk, t.callTimeout, t.bulkTimeout, pipelineRoom)
 	if err != nil {
 		return nil, p.failed(err)
 	}

@@ -31,6 +31,25 @@ func (v *service) authorize(ctx context.Context) error {
 	return nil
 }
 
+// addressed refuses what is meant for another member or comes from another
+// cluster: an address may have passed to somebody else, and two copies of one
+// data directory may run.
+func (v *service) addressed(h *wherryv1.RaftHeader) error {
+	own := v.s.transport
+	switch {
+	case h.GetCluster() != "" && own.cluster != "" && h.GetCluster() != own.cluster:
+		return apierr.New(apierr.ErrConflict, "member %s is of cluster %s, this is member %s of cluster %s: correct the address under which it is listed", h.GetId(), h.GetCluster(), own.id, own.cluster)
+	case h.GetTo() != "" && h.GetTo() != own.id:
+		return apierr.New(apierr.ErrConflict, "this is member %s, not %s", own.id, h.GetTo())
+	case h.GetId() == own.id:
+		return apierr.New(apierr.ErrConflict, "%s: %s at %s is another controld with this one's identity", twice, own.id, h.GetAddress())
+	}
+	return nil
+}
+
+// twice is what to do about two members with one identity.
+const twice = "two members have one identity: stop the one whose data directory was copied, delete that directory and join again"
+
 // hand gives a request to Raft and waits for its answer.
 func (v *service) hand(ctx context.Context, command any, data io.Reader) (any, error) {
 	answer := make(chan raft.RPCResponse, 1)
@@ -51,10 +70,13 @@ func (v *service) hand(ctx context.Context, command any, data io.Reader) (any, e
 	}
 }
 
-func handed[T any](v *service, ctx context.Context, command any, data io.Reader) (T, error) {
+func handed[T any](v *service, ctx context.Context, h *wherryv1.RaftHeader, command any, data io.Reader) (T, error) {
 	var none T
 	if err := v.authorize(ctx); err != nil {
 		return none, err
+	}
+	if err := v.addressed(h); err != nil {
+		return none, apierr.ToGRPC(err)
 	}
 	resp, err := v.hand(ctx, command, data)
 	if err != nil {
@@ -76,6 +98,9 @@ func (v *service) Append(stream grpc.BidiStreamingServer[wherryv1.AppendRequest,
 		m, err := stream.Recv()
 		if err != nil {
 			return ended(err)
+		}
+		if err := v.addressed(m.GetHeader()); err != nil {
+			return apierr.ToGRPC(err)
 		}
 		req := appendIn(m)
 		for m.GetMore() {
@@ -128,7 +153,7 @@ func appendAnswer(resp any, err error) *wherryv1.AppendResponse {
 
 // Vote implements wherryv1.RaftServer.
 func (v *service) Vote(ctx context.Context, m *wherryv1.VoteRequest) (*wherryv1.VoteResponse, error) {
-	r, err := handed[*raft.RequestVoteResponse](v, ctx, &raft.RequestVoteRequest{
+	r, err := handed[*raft.RequestVoteResponse](v, ctx, m.GetHeader(), &raft.RequestVoteRequest{
 		RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(), Candidate: []byte(m.GetHeader().GetAddress()),
 		LastLogIndex: m.GetLastIndex(), LastLogTerm: m.GetLastTerm(), LeadershipTransfer: m.GetLeadershipTransfer(),
 	}, nil)
@@ -140,7 +165,7 @@ func (v *service) Vote(ctx context.Context, m *wherryv1.VoteRequest) (*wherryv1.
 
 // PreVote implements wherryv1.RaftServer.
 func (v *service) PreVote(ctx context.Context, m *wherryv1.PreVoteRequest) (*wherryv1.PreVoteResponse, error) {
-	r, err := handed[*raft.RequestPreVoteResponse](v, ctx, &raft.RequestPreVoteRequest{
+	r, err := handed[*raft.RequestPreVoteResponse](v, ctx, m.GetHeader(), &raft.RequestPreVoteRequest{
 		RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(),
 		LastLogIndex: m.GetLastIndex(), LastLogTerm: m.GetLastTerm(),
 	}, nil)
@@ -152,7 +177,7 @@ func (v *service) PreVote(ctx context.Context, m *wherryv1.PreVoteRequest) (*whe
 
 // TimeoutNow implements wherryv1.RaftServer.
 func (v *service) TimeoutNow(ctx context.Context, m *wherryv1.TimeoutNowRequest) (*wherryv1.TimeoutNowResponse, error) {
-	r, err := handed[*raft.TimeoutNowResponse](v, ctx, &raft.TimeoutNowRequest{RPCHeader: headerIn(m.GetHeader())}, nil)
+	r, err := handed[*raft.TimeoutNowResponse](v, ctx, m.GetHeader(), &raft.TimeoutNowRequest{RPCHeader: headerIn(m.GetHeader())}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +193,7 @@ func (v *service) InstallSnapshot(stream grpc.ClientStreamingServer[wherryv1.Ins
 	if m.GetHeader() == nil {
 		return apierr.ToGRPC(apierr.BadRequest("a snapshot begins with its header"))
 	}
-	r, err := handed[*raft.InstallSnapshotResponse](v, stream.Context(), snapshotIn(m.GetHeader()), &snapshotReader{stream: stream})
+	r, err := handed[*raft.InstallSnapshotResponse](v, stream.Context(), m.GetHeader().GetHeader(), snapshotIn(m.GetHeader()), &snapshotReader{stream: stream})
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ var (
 type appendStream struct {
 	stream  grpc.BidiStreamingClient[wherryv1.AppendRequest, wherryv1.AppendResponse]
 	cancel  context.CancelFunc
+	to      recipient
 	timeout time.Duration
 	room    chan struct{} // a token for each request on its way
 	dead    chan struct{} // closed when the stream has ended
@@ -49,7 +50,7 @@ type appendCall struct {
 }
 
 // openAppend starts a stream on a connection, within timeout.
-func (t *transport) openAppend(conn grpc.ClientConnInterface, open, answer time.Duration, room int) (*appendStream, error) {
+func (t *transport) openAppend(to recipient, conn grpc.ClientConnInterface, open, answer time.Duration, room int) (*appendStream, error) {
 	ctx, cancel := context.WithCancel(t.ctx)
 	guard := time.AfterFunc(open, cancel)
 	stream, err := wherryv1.NewRaftClient(conn).Append(ctx)
@@ -61,7 +62,7 @@ func (t *transport) openAppend(conn grpc.ClientConnInterface, open, answer time.
 		return nil, fmt.Errorf("open append stream: %w", err)
 	}
 	s := &appendStream{
-		stream: stream, cancel: cancel, timeout: answer,
+		stream: stream, cancel: cancel, to: to, timeout: answer,
 		room: make(chan struct{}, room), dead: make(chan struct{}),
 	}
 	s.timer = time.AfterFunc(answer, cancel)
@@ -90,7 +91,7 @@ func (s *appendStream) send(c *appendCall, wait bool) error {
 	if !s.enqueue(c) {
 		return errStreamEnded
 	}
-	for _, m := range appendOut(c.req) {
+	for _, m := range appendOut(s.to, c.req) {
 		if err := s.stream.Send(m); err != nil {
 			s.close() // the receiver learns the reason and ends all calls
 			return errStreamEnded

@@ -22,6 +22,7 @@ import (
 // snapshots never stand before heartbeats and votes.
 type transport struct {
 	id, address string
+	cluster     string
 	dial        Dial
 	log         *slog.Logger
 	callTimeout time.Duration // small requests
@@ -60,7 +61,7 @@ func newTransport(cfg Config) *transport {
 	// Raft's interface has no contexts: this is the one for all it sends.
 	ctx, cancel := context.WithCancel(context.Background())
 	return &transport{
-		id: cfg.ID, address: cfg.Address, dial: cfg.Dial, log: cfg.Logger,
+		id: cfg.ID, address: cfg.Address, cluster: cfg.Cluster, dial: cfg.Dial, log: cfg.Logger,
 		callTimeout: max(time.Second, 2*cfg.Timeouts.Heartbeat), bulkTimeout: 30 * time.Second,
 		ctx: ctx, cancel: cancel,
 		consume: make(chan raft.RPC), peers: map[string]*peer{}, pipelines: map[*pipeline]bool{},
@@ -149,6 +150,9 @@ func (t *transport) drop(p *peer) {
 	p.close()
 }
 
+// recipient is how the peer is told that a request is for it.
+func (p *peer) recipient() recipient { return recipient{p.id, p.t.cluster} }
+
 func (p *peer) close() {
 	closeConn(p.control)
 	closeConn(p.bulk)
@@ -190,7 +194,7 @@ func (p *peer) streamOn(at **appendStream, conn grpc.ClientConnInterface, answer
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if *at == nil || !(*at).alive() {
-		s, err := p.t.openAppend(conn, p.t.callTimeout, answer, room)
+		s, err := p.t.openAppend(p.recipient(), conn, p.t.callTimeout, answer, room)
 		if err != nil {
 			return nil, err
 		}
@@ -262,9 +266,9 @@ func (p *peer) call(open func() (*appendStream, error), req *raft.AppendEntriesR
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return t.ask(id, target, func(ctx context.Context, c wherryv1.RaftClient) error {
+	return t.ask(id, target, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
 		m, err := c.Vote(ctx, &wherryv1.VoteRequest{
-			Header: headerOut(req.RPCHeader), Term: req.Term,
+			Header: to.headerOut(req.RPCHeader), Term: req.Term,
 			LastIndex: req.LastLogIndex, LastTerm: req.LastLogTerm, LeadershipTransfer: req.LeadershipTransfer,
 		})
 		*resp = raft.RequestVoteResponse{RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(), Granted: m.GetGranted()}
@@ -274,9 +278,9 @@ func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, req
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.ask(id, target, func(ctx context.Context, c wherryv1.RaftClient) error {
+	return t.ask(id, target, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
 		m, err := c.PreVote(ctx, &wherryv1.PreVoteRequest{
-			Header: headerOut(req.RPCHeader), Term: req.Term,
+			Header: to.headerOut(req.RPCHeader), Term: req.Term,
 			LastIndex: req.LastLogIndex, LastTerm: req.LastLogTerm,
 		})
 		*resp = raft.RequestPreVoteResponse{RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(), Granted: m.GetGranted()}
@@ -286,21 +290,21 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 
 // TimeoutNow implements raft.Transport.
 func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return t.ask(id, target, func(ctx context.Context, c wherryv1.RaftClient) error {
-		m, err := c.TimeoutNow(ctx, &wherryv1.TimeoutNowRequest{Header: headerOut(req.RPCHeader)})
+	return t.ask(id, target, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
+		m, err := c.TimeoutNow(ctx, &wherryv1.TimeoutNowRequest{Header: to.headerOut(req.RPCHeader)})
 		*resp = raft.TimeoutNowResponse{RPCHeader: headerIn(m.GetHeader())}
 		return err
 	})
 }
 
-func (t *transport) ask(id raft.ServerID, target raft.ServerAddress, f func(context.Context, wherryv1.RaftClient) error) error {
+func (t *transport) ask(id raft.ServerID, target raft.ServerAddress, f func(context.Context, recipient, wherryv1.RaftClient) error) error {
 	p, err := t.peer(string(id), string(target))
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, t.callTimeout)
 	defer cancel()
-	if err := f(ctx, wherryv1.NewRaftClient(p.control)); err != nil {
+	if err := f(ctx, p.recipient(), wherryv1.NewRaftClient(p.control)); err != nil {
 		return p.failed(silent(ctx, err))
 	}
 	return nil
@@ -330,7 +334,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 	defer cancel()
 	idle := time.AfterFunc(t.bulkTimeout, cancel)
 	defer idle.Stop()
-	m, err := sendSnapshot(ctx, wherryv1.NewRaftClient(p.bulk), req, data, func() { idle.Reset(t.bulkTimeout) })
+	m, err := sendSnapshot(ctx, p.recipient(), wherryv1.NewRaftClient(p.bulk), req, data, func() { idle.Reset(t.bulkTimeout) })
 	if err != nil {
 		return p.failed(err)
 	}
@@ -338,12 +342,12 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 	return nil
 }
 
-func sendSnapshot(ctx context.Context, c wherryv1.RaftClient, req *raft.InstallSnapshotRequest, data io.Reader, alive func()) (*wherryv1.InstallSnapshotResponse, error) {
+func sendSnapshot(ctx context.Context, to recipient, c wherryv1.RaftClient, req *raft.InstallSnapshotRequest, data io.Reader, alive func()) (*wherryv1.InstallSnapshotResponse, error) {
 	stream, err := c.InstallSnapshot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = stream.Send(&wherryv1.InstallSnapshotRequest{Part: &wherryv1.InstallSnapshotRequest_Header{Header: snapshotOut(req)}})
+	err = stream.Send(&wherryv1.InstallSnapshotRequest{Part: &wherryv1.InstallSnapshotRequest_Header{Header: snapshotOut(to, req)}})
 	for chunk := make([]byte, snapshotChunk); err == nil; alive() {
 		n, readErr := io.ReadFull(data, chunk)
 		if n > 0 {
