@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/raftlog"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
@@ -29,7 +30,9 @@ type Config struct {
 	Dir string
 	// Codec decodes records for the snapshots' readers.
 	Codec *api.Codec
-	Dial  Dial
+	// Sealer hides some records at rest; nil hides none.
+	Sealer store.Sealer
+	Dial   Dial
 	// Authorize decides whether the peer of a call is a member; nil lets
 	// everyone in and is for tests.
 	Authorize func(ctx context.Context) error
@@ -38,6 +41,33 @@ type Config struct {
 	Metrics  *prometheus.Registry
 	Timeouts Timeouts
 	Limits   Limits
+
+	// Log says how a new data directory keeps its log: LogWherry (also "") or
+	// LogBolt. A directory with a bolt log is converted when it is opened with
+	// LogWherry, a directory of the other kind stays as it is.
+	Log string
+	// FS is what the log and the format file are kept on: the operating
+	// system's files if it is nil, or one with faults for a test.
+	FS raftlog.FS
+	// DiskNews, if it is not nil, is told when the disk becomes slow or full
+	// and when that is over. It must not block.
+	DiskNews func(DiskNews)
+}
+
+// The kinds of log.
+const (
+	LogWherry = "wherry"
+	LogBolt   = "bolt"
+)
+
+// DiskNews is a change in how the disk does.
+type DiskNews struct {
+	// Path is the directory, Message what there is to say about it.
+	Path, Message string
+	// Slow and Full say what holds now; with neither, all is well again.
+	Slow, Full bool
+	// Delay is how long a sync takes, or has taken so far.
+	Delay time.Duration
 }
 
 // Timeouts tune elections and waits; zero fields have defaults.
