@@ -5,6 +5,9 @@ import (
 	"container/list"
 	"fmt"
 	"sync"
+
+	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/seal"
 )
 
 // Codec decodes records and keeps decoded copies in one cache that is bounded
@@ -57,6 +60,9 @@ func (c *Codec) Decode(r *Record) (Object, error) {
 	k, ok := c.kinds.ByKey(r.Resource)
 	if !ok {
 		return nil, fmt.Errorf("decode %s: kind is not served", r.Key)
+	}
+	if seal.Is(r.Bytes) {
+		return nil, apierr.Unavailable("%s is sealed, and this controld has not been given the key yet; ask another", r.Key)
 	}
 	obj := k.New()
 	if err := obj.Unmarshal(r.Bytes); err != nil {

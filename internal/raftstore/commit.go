@@ -50,6 +50,10 @@ func (s *Store) Commit(ctx context.Context, c store.Command) (uint64, error) {
 	if err := s.err(); err != nil {
 		return 0, err
 	}
+	c, err := c.Sealed(s.cfg.Sealer)
+	if err != nil {
+		return 0, err
+	}
 	command, err := c.Encode(s.cfg.Limits.Mem)
 	if err != nil {
 		return 0, err

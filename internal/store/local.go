@@ -11,6 +11,7 @@ import (
 type Local struct {
 	mem    *Mem
 	limits Limits
+	sealer Sealer
 }
 
 var _ Store = (*Local)(nil)
@@ -20,7 +21,16 @@ func NewLocal(codec *api.Codec) *Local { return NewLocalLimits(codec, Limits{}) 
 
 // NewLocalLimits makes an empty store.
 func NewLocalLimits(codec *api.Codec, limits Limits) *Local {
-	return &Local{NewMem(codec, limits), limits}
+	return &Local{mem: NewMem(codec, limits), limits: limits}
+}
+
+// NewLocalSealed makes an empty store with default limits whose records are
+// sealed.
+func NewLocalSealed(codec *api.Codec, s Sealer) *Local {
+	l := NewLocal(codec)
+	l.sealer = s
+	l.mem.Use(s)
+	return l
 }
 
 // Mem is the store's state.
@@ -43,6 +53,10 @@ func (l *Local) Snapshot(ctx context.Context, at At) (*Snapshot, error) {
 // decoded, so that the store keeps nothing of the caller's.
 func (l *Local) Commit(ctx context.Context, c Command) (uint64, error) {
 	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	c, err := c.Sealed(l.sealer)
+	if err != nil {
 		return 0, err
 	}
 	b, err := c.Encode(l.limits)

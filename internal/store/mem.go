@@ -39,8 +39,9 @@ func (l Limits) WithDefaults() Limits {
 // when somebody asks; one of any revision in the ring can be had by undoing
 // events from a later root.
 type Mem struct {
-	codec *api.Codec
-	words *words
+	codec  *api.Codec
+	words  *words
+	opener *opener
 
 	frozen atomic.Pointer[Snapshot] // of now, if somebody asked since
 
@@ -122,6 +123,26 @@ func (m *Mem) change(change Change, old *api.Record) {
 	m.parked.wake(e, m.ring.next-1)
 }
 
+// Jump takes the state to a later revision at which nothing changes. Watchers
+// find themselves fallen out of the ring. It is for a state that is brought
+// back and has forgotten revisions which somebody may have seen; never for one
+// that other replicas have too.
+func (m *Mem) Jump(revision uint64) {
+	m.pastMu.Lock()
+	defer m.pastMu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if revision <= m.live.revision {
+		return
+	}
+	m.past = nil
+	m.frozen.Store(nil)
+	m.live.revision = revision
+	m.ring.reset(revision)
+	m.parked.wakeAll()
+	m.waiters.reached(revision)
+}
+
 // Revision is the revision of the last command applied.
 func (m *Mem) Revision() uint64 {
 	m.mu.RLock()
@@ -139,7 +160,7 @@ func (m *Mem) Snapshot() *Snapshot {
 	if s := m.frozen.Load(); s != nil {
 		return s
 	}
-	s := &Snapshot{state: m.live.freeze(), codec: m.codec}
+	s := &Snapshot{state: m.live.freeze(), codec: m.codec, opener: m.opener}
 	m.frozen.Store(s)
 	return s
 }
@@ -174,7 +195,7 @@ func (m *Mem) SnapshotAt(revision uint64) (*Snapshot, error) {
 		st.undo(e)
 	}
 	st.revision = revision
-	s := &Snapshot{state: st.freeze(), codec: m.codec}
+	s := &Snapshot{state: st.freeze(), codec: m.codec, opener: m.opener}
 	if len(m.past) == pastSnapshots {
 		m.past = slices.Delete(m.past, 0, 1)
 	}

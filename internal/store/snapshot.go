@@ -9,8 +9,9 @@ import (
 // Snapshot is the state at one revision. It is frozen and needs no lock; any
 // number of goroutines may read it for as long as they like.
 type Snapshot struct {
-	state state
-	codec *api.Codec
+	state  state
+	codec  *api.Codec
+	opener *opener
 }
 
 // Revision is the revision of the last command the snapshot has.
@@ -21,7 +22,7 @@ func (s *Snapshot) Codec() *api.Codec { return s.codec }
 
 // Get gives one record; it is shared and read-only.
 func (s *Snapshot) Get(key api.Key) (*api.Record, bool) {
-	r := s.state.get(key)
+	r := s.opener.open(s.state.get(key))
 	return r, r != nil
 }
 
@@ -38,7 +39,7 @@ func (s *Snapshot) Scan(resource, namespace string, after api.Key) iter.Seq[*api
 			}
 		}
 		s.state.records.from(at, func(r *api.Record) bool {
-			return r.Resource == resource && (namespace == "" || r.Namespace == namespace) && yield(r)
+			return r.Resource == resource && (namespace == "" || r.Namespace == namespace) && yield(s.opener.open(r))
 		})
 	}
 }
@@ -74,7 +75,7 @@ func (s *Snapshot) Resources() iter.Seq[string] {
 // or of any ("").
 func (s *Snapshot) OwnedBy(uid string, resource string) iter.Seq[*api.Record] {
 	return func(yield func(*api.Record) bool) {
-		ascend(&s.state.owned, uid, resource, yield)
+		s.ascend(&s.state.owned, uid, resource, yield)
 	}
 }
 
@@ -83,7 +84,7 @@ func (s *Snapshot) OwnedBy(uid string, resource string) iter.Seq[*api.Record] {
 func (s *Snapshot) ByField(resource, field, value string) iter.Seq[*api.Record] {
 	return func(yield func(*api.Record) bool) {
 		if resource == indexedResource && field == indexedField {
-			ascend(&s.state.fields, value, resource, yield)
+			s.ascend(&s.state.fields, value, resource, yield)
 			return
 		}
 		for r := range s.Scan(resource, "", api.Key{}) {
@@ -96,12 +97,12 @@ func (s *Snapshot) ByField(resource, field, value string) iter.Seq[*api.Record] 
 
 // ascend yields the records of an index that have a value, of one resource or
 // of all.
-func ascend(index *tree[entry], value, resource string, yield func(*api.Record) bool) {
+func (s *Snapshot) ascend(index *tree[entry], value, resource string, yield func(*api.Record) bool) {
 	begin := entry{value, &api.Record{Key: api.Key{Resource: resource}}}
 	index.from(
 		func(e entry) bool { return compareEntries(e, begin) >= 0 },
 		func(e entry) bool {
-			return e.value == value && (resource == "" || e.record.Resource == resource) && yield(e.record)
+			return e.value == value && (resource == "" || e.record.Resource == resource) && yield(s.opener.open(e.record))
 		})
 }
 

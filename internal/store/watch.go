@@ -68,6 +68,10 @@ func (w *Watch) Next(ctx context.Context) (events []Event, upTo uint64, err erro
 		}
 		w.reached = upTo
 		if len(w.batch) > 0 {
+			for i := range w.batch {
+				e := &w.batch[i]
+				e.New, e.Old = w.mem.opener.open(e.New), w.mem.opener.open(e.Old)
+			}
 			return w.batch, upTo, nil
 		}
 		if !parked {
