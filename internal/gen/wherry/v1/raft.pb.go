@@ -1212,10 +1212,7 @@ type ChangeRequest struct {
 	//	*ChangeRequest_TransferToId
 	Change isChangeRequest_Change `protobuf_oneof:"change"`
 	// Whoever does not lead asks the leader, instead of refusing.
-	Relay bool `protobuf:"varint,5,opt,name=relay,proto3" json:"relay,omitempty"`
-	// With promote_id: a member that is taken out just before, since the new one
-	// stands in its place.
-	InsteadOfId   string `protobuf:"bytes,6,opt,name=instead_of_id,json=insteadOfId,proto3" json:"instead_of_id,omitempty"`
+	Relay         bool `protobuf:"varint,5,opt,name=relay,proto3" json:"relay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1298,13 +1295,6 @@ func (x *ChangeRequest) GetRelay() bool {
 		return x.Relay
 	}
 	return false
-}
-
-func (x *ChangeRequest) GetInsteadOfId() string {
-	if x != nil {
-		return x.InsteadOfId
-	}
-	return ""
 }
 
 type isChangeRequest_Change interface {
@@ -1516,15 +1506,14 @@ const file_wherry_v1_raft_proto_rawDesc = "" +
 	"\bcommands\x18\x02 \x03(\fR\bcommands\"^\n" +
 	"\x0fForwardResponse\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x125\n" +
-	"\boutcomes\x18\x02 \x03(\x0e2\x19.wherry.v1.ForwardOutcomeR\boutcomes\"\xe5\x01\n" +
+	"\boutcomes\x18\x02 \x03(\x0e2\x19.wherry.v1.ForwardOutcomeR\boutcomes\"\xc1\x01\n" +
 	"\rChangeRequest\x12(\n" +
 	"\x03add\x18\x01 \x01(\v2\x14.wherry.v1.AddMemberH\x00R\x03add\x12\x1f\n" +
 	"\n" +
 	"promote_id\x18\x02 \x01(\tH\x00R\tpromoteId\x12\x1d\n" +
 	"\tremove_id\x18\x03 \x01(\tH\x00R\bremoveId\x12&\n" +
 	"\x0etransfer_to_id\x18\x04 \x01(\tH\x00R\ftransferToId\x12\x14\n" +
-	"\x05relay\x18\x05 \x01(\bR\x05relay\x12\"\n" +
-	"\rinstead_of_id\x18\x06 \x01(\tR\vinsteadOfIdB\b\n" +
+	"\x05relay\x18\x05 \x01(\bR\x05relayB\b\n" +
 	"\x06change\"5\n" +
 	"\tAddMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
