@@ -350,15 +350,12 @@ func TestMembership(t *testing.T) {
 	if got := c.get(fourth, "a"); got != "1" {
 		t.Errorf("the new member reads %q", got)
 	}
-	voters := 0
-	for _, m := range fourth.Members() {
-		if m.Voter {
-			voters++
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if voters := fourth.voters(); voters != 4 {
+			return fmt.Errorf("%d voters, want 4: %+v", voters, fourth.Members())
 		}
-	}
-	if voters != 4 {
-		t.Errorf("%d voters, want 4: %+v", voters, fourth.Members())
-	}
+		return nil
+	})
 	if err := follower.TransferLeadership(c.ctx(), "m4"); err != nil {
 		t.Fatal(err)
 	}

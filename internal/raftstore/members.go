@@ -35,6 +35,15 @@ func (s *Store) Members() []Member {
 	return members
 }
 
+func (s *Store) voters() (n int) {
+	for _, m := range s.Members() {
+		if m.Voter {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *Store) servers() ([]raft.Server, error) {
 	f := s.raft.GetConfiguration()
 	if err := f.Error(); err != nil {
@@ -47,8 +56,23 @@ func (s *Store) servers() ([]raft.Server, error) {
 // gives it the vote. Doing it again goes on where it stopped; an id that is a
 // member already gets the new address. It may be called on any replica.
 func (s *Store) AddMember(ctx context.Context, id, address string) error {
+	return s.ReplaceMember(ctx, "", id, address)
+}
+
+// ReplaceMember is AddMember for a replica that stands in the place of another,
+// which is gone for good. That one goes first: as long as it is listed it only
+// counts as one that is missing, and the new one may have its address.
+func (s *Store) ReplaceMember(ctx context.Context, old, id, address string) error {
 	if id == "" || address == "" {
 		return apierr.BadRequest("a member needs an id and an address")
+	}
+	if old == id {
+		return apierr.BadRequest("member %s cannot be replaced by itself", id)
+	}
+	if old != "" {
+		if err := s.RemoveMember(ctx, old); err != nil {
+			return err
+		}
 	}
 	add := &wherryv1.ChangeRequest{Change: &wherryv1.ChangeRequest_Add{Add: &wherryv1.AddMember{Id: id, Address: address}}}
 	if err := s.change(ctx, add); err != nil {
@@ -131,10 +155,7 @@ func (s *Store) changeHere(ctx context.Context, m *wherryv1.ChangeRequest) error
 	case *wherryv1.ChangeRequest_PromoteId:
 		return s.promote(ctx, member(c.PromoteId), c.PromoteId)
 	case *wherryv1.ChangeRequest_RemoveId:
-		if member(c.RemoveId) == nil {
-			return nil
-		}
-		return changed(s.await(ctx, s.raft.RemoveServer(raft.ServerID(c.RemoveId), 0, within(ctx))))
+		return s.remove(ctx, servers, member(c.RemoveId))
 	case *wherryv1.ChangeRequest_TransferToId:
 		return s.transfer(ctx, member(c.TransferToId), c.TransferToId)
 	}
@@ -148,10 +169,29 @@ func (s *Store) add(ctx context.Context, now *raft.Server, m *wherryv1.AddMember
 		return changed(s.await(ctx, s.raft.AddNonvoter(id, address, 0, within(ctx))))
 	case now.Address == address:
 		return nil
+	case m.GetId() != s.cfg.ID && s.transport.lives(ctx, m.GetId()):
+		return apierr.New(apierr.ErrConflict, "member %s answers at %s, and another controld says that it is %s at %s: %s", id, now.Address, id, address, twice)
 	case now.Suffrage == raft.Voter:
 		return changed(s.await(ctx, s.raft.AddVoter(id, address, 0, within(ctx))))
 	}
 	return changed(s.await(ctx, s.raft.AddNonvoter(id, address, 0, within(ctx))))
+}
+
+// remove takes a member out, unless nobody were left to vote.
+func (s *Store) remove(ctx context.Context, all []raft.Server, gone *raft.Server) error {
+	if gone == nil {
+		return nil
+	}
+	voters := 0
+	for _, m := range all {
+		if m.Suffrage == raft.Voter && m.ID != gone.ID {
+			voters++
+		}
+	}
+	if voters == 0 {
+		return apierr.BadRequest("%s is the only member that votes: nothing would be left; join another controld first", gone.ID)
+	}
+	return changed(s.await(ctx, s.raft.RemoveServer(gone.ID, 0, within(ctx))))
 }
 
 // catchUp is how many entries behind a member may be when it gets its vote.
@@ -178,12 +218,18 @@ func (s *Store) promote(ctx context.Context, now *raft.Server, id string) error 
 
 func (s *Store) transfer(ctx context.Context, to *raft.Server, id string) error {
 	switch {
+	case id == s.cfg.ID:
+		return nil
+	case id == "" && s.voters() < 2:
+		return apierr.BadRequest("no other member votes, so none can lead")
 	case id == "":
 		return changed(s.await(ctx, s.raft.LeadershipTransfer()))
 	case to == nil:
 		return apierr.NotFound("members", id)
-	case id == s.cfg.ID:
-		return nil
+	case to.Suffrage != raft.Voter:
+		return apierr.BadRequest("member %s has no vote yet, so it cannot lead: try again when it has caught up", id)
+	case s.transport.isAway(id):
+		return apierr.New(apierr.ErrConflict, "member %s does not answer, so it cannot lead: choose another", id)
 	}
 	return changed(s.await(ctx, s.raft.LeadershipTransferToServer(to.ID, to.Address)))
 }
@@ -225,7 +271,7 @@ func (s *Store) announce() {
 		Change: &wherryv1.ChangeRequest_Add{Add: &wherryv1.AddMember{Id: s.cfg.ID, Address: s.cfg.Address}},
 		Relay:  true,
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.transport.callTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, 3*s.transport.callTimeout) // the leader looks whether somebody else has this id
 	defer cancel()
 	if s.leads() {
 		if err := s.changeHere(ctx, m); err != nil {
@@ -241,8 +287,12 @@ func (s *Store) announce() {
 		if err == nil {
 			_, err = wherryv1.NewRaftClient(p.control).Change(ctx, m)
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			s.log.Info("told the members the new address", "address", s.cfg.Address, "member", other.ID)
+			return
+		case errors.Is(apierr.FromGRPC(err), apierr.ErrConflict):
+			s.fail(apierr.FromGRPC(err))
 			return
 		}
 	}

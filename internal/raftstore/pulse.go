@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -14,6 +15,8 @@ type pulse struct {
 	away chan struct{}
 	// waiting counts the requests that wait for it.
 	waiting int
+	// beats counts the answered heartbeats.
+	beats uint64
 }
 
 // beat notes how a heartbeat went.
@@ -24,6 +27,9 @@ func (t *transport) beat(id string, err error) {
 	if p == nil {
 		p = &pulse{}
 		t.pulses[id] = p
+	}
+	if err == nil {
+		p.beats++
 	}
 	switch {
 	case err != nil && p.away == nil:
@@ -84,6 +90,40 @@ func (t *transport) waitsFor(id string) bool {
 	defer t.pulseMu.Unlock()
 	p := t.pulses[id]
 	return p != nil && p.waiting > 0
+}
+
+// isAway reports whether a member's last heartbeat was not answered.
+func (t *transport) isAway(id string) bool {
+	t.pulseMu.Lock()
+	defer t.pulseMu.Unlock()
+	p := t.pulses[id]
+	return p != nil && p.away != nil
+}
+
+// lives waits whether a member answers heartbeats at the address that it is
+// known under. One answer may have been on its way before the call.
+func (t *transport) lives(ctx context.Context, id string) bool {
+	beats := func() uint64 {
+		t.pulseMu.Lock()
+		defer t.pulseMu.Unlock()
+		if p := t.pulses[id]; p != nil {
+			return p.beats
+		}
+		return 0
+	}
+	enough := beats() + 2
+	ctx, cancel := context.WithTimeout(ctx, t.callTimeout)
+	defer cancel()
+	look := time.NewTicker(t.callTimeout / 50)
+	defer look.Stop()
+	for beats() < enough {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // wanted reports whether this replica leads in a term and has a member at an

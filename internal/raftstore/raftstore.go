@@ -95,6 +95,7 @@ func Open(cfg Config) (*Store, error) {
 		expected: map[uint64]*proposal{}, elected: make(chan bool, 16), compact: make(chan struct{}, 1),
 		failed: make(chan struct{}),
 	}
+	s.mem.Use(cfg.Sealer)
 	s.ctx, s.cancel = context.WithCancel(s.transport.ctx)
 	s.reads.s = s
 	s.transport.wanted = s.wanted
@@ -235,13 +236,7 @@ func (s *Store) Close(ctx context.Context) error {
 // handOver transfers leadership. If it fails the others elect a leader anyway,
 // a little later.
 func (s *Store) handOver(ctx context.Context) {
-	voters := 0
-	for _, m := range s.Members() {
-		if m.Voter {
-			voters++
-		}
-	}
-	if !s.leads() || voters < 2 {
+	if !s.leads() || s.voters() < 2 {
 		return
 	}
 	if err := s.await(ctx, s.raft.LeadershipTransfer()); err != nil {

@@ -1,0 +1,172 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/wherry-project/wherry/internal/apierr"
+	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
+)
+
+// TestReplace loses a member with its disk. A blank one under another id takes
+// its place; the former id is none any more, and does not count for a majority
+// when the next one dies.
+func TestReplace(t *testing.T) {
+	c := newCluster(t, 3, Limits{SnapshotEntries: 20, TrailingEntries: 5})
+	for range 50 {
+		c.set(c.leader(), "a", "1")
+	}
+	gone := c.followers()[0]
+	c.stop(gone, true)
+	if err := os.RemoveAll(filepath.Join(c.dir, gone.id)); err != nil {
+		t.Fatal(err)
+	}
+	fresh := c.start("m4", gone.cfg.Address) // the address passes to it
+	if err := c.leader().ReplaceMember(c.ctx(), gone.id, "m4", fresh.cfg.Address); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.leader().ReplaceMember(c.ctx(), gone.id, "m4", fresh.cfg.Address); err != nil {
+		t.Fatalf("again: %v", err)
+	}
+	var ids []string
+	for _, m := range c.leader().Members() {
+		ids = append(ids, m.ID)
+		if !m.Voter {
+			t.Errorf("%+v has no vote", m)
+		}
+	}
+	if got := strings.Join(ids, " "); strings.Contains(got, gone.id) || len(ids) != 3 {
+		t.Errorf("members %s", got)
+	}
+	if got := c.get(fresh, "a"); got != "1" {
+		t.Errorf("the new one reads %q", got)
+	}
+	dead := c.leader()
+	if dead == fresh {
+		dead = c.followers()[0]
+	}
+	c.stop(dead, true)
+	c.set(fresh, "a", "2")
+	same(t, c)
+}
+
+// TestBlankGivesNoVote asks a member that was wiped, and lives under a new id
+// at its former address, for the vote of the one that it was.
+func TestBlankGivesNoVote(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	c.set(c.leader(), "a", "1")
+	wiped, candidate := c.followers()[0], c.followers()[1]
+	c.stop(wiped, true)
+	blank := c.start("m4", wiped.cfg.Address)
+	conn, err := c.config("test", "").Dial(t.Context(), blank.cfg.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeConn(conn)
+	vote := func(to string) (*wherryv1.VoteResponse, error) {
+		return wherryv1.NewRaftClient(conn).Vote(t.Context(), &wherryv1.VoteRequest{
+			Header: &wherryv1.RaftHeader{Protocol: 3, Id: candidate.id, Address: candidate.cfg.Address, To: to},
+			Term:   100,
+		})
+	}
+	if got, err := vote(wiped.id); err == nil || !strings.Contains(err.Error(), "this is member m4, not "+wiped.id) {
+		t.Errorf("it answers for the one that it was: %v, %v", got, err)
+	}
+	if _, err := vote("m4"); err != nil {
+		t.Errorf("what is meant for it: %v", err)
+	}
+}
+
+// TestTwoWithOneIdentity starts a copy of a member's data directory under
+// another address while that member runs: the copy stops and says why, the
+// member goes on.
+func TestTwoWithOneIdentity(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	c.set(c.leader(), "a", "1")
+	original := c.followers()[0]
+	c.stop(original, true)
+	if err := os.CopyFS(filepath.Join(c.dir, "copy"), os.DirFS(filepath.Join(c.dir, original.id))); err != nil {
+		t.Fatal(err)
+	}
+	original = c.restart(original)
+	c.get(original, "a")
+	cfg := c.config(original.id, "127.0.0.1:1")
+	cfg.Dir = filepath.Join(c.dir, "copy")
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.Failed():
+	case <-time.After(20 * time.Second):
+		t.Error("the copy goes on")
+	}
+	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "two members have one identity") {
+		t.Errorf("the copy says %v", err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+	defer cancel()
+	if err := s.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	c.set(original, "a", "2")
+	for _, m := range c.leader().Members() {
+		if m.ID == original.id && m.Address != original.cfg.Address {
+			t.Errorf("%s is listed at %s, it is at %s", m.ID, m.Address, original.cfg.Address)
+		}
+	}
+}
+
+// TestChangesThatAreRefused names each mistake.
+func TestChangesThatAreRefused(t *testing.T) {
+	c := newCluster(t, 1, Limits{})
+	m := c.leader()
+	m.cfg.Cluster, m.transport.cluster = "here", "here"
+	learner := c.start("m2", "")
+	if err := m.change(c.ctx(), &wherryv1.ChangeRequest{Change: &wherryv1.ChangeRequest_Add{Add: &wherryv1.AddMember{Id: "m2", Address: learner.cfg.Address}}}); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := c.config("test", "").Dial(t.Context(), m.cfg.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeConn(conn)
+	for name, test := range map[string]struct {
+		do   func() error
+		kind error
+		say  string
+	}{
+		"the last voter":        {func() error { return m.RemoveMember(c.ctx(), "m1") }, apierr.ErrBadRequest, "only member that votes"},
+		"transfer to nobody":    {func() error { return m.TransferLeadership(c.ctx(), "") }, apierr.ErrBadRequest, "no other member votes"},
+		"transfer to a learner": {func() error { return m.TransferLeadership(c.ctx(), "m2") }, apierr.ErrBadRequest, "has no vote yet"},
+		"transfer to unknown":   {func() error { return m.TransferLeadership(c.ctx(), "m9") }, apierr.ErrNotFound, "m9"},
+		"replaced by itself":    {func() error { return m.ReplaceMember(c.ctx(), "m2", "m2", "x:1") }, apierr.ErrBadRequest, "by itself"},
+		"no address":            {func() error { return m.AddMember(c.ctx(), "m3", "") }, apierr.ErrBadRequest, "address"},
+		"of another cluster": {func() error {
+			return ask(conn, &wherryv1.RaftHeader{Protocol: 3, Id: "x", To: "m1", Cluster: "there"})
+		}, apierr.ErrConflict, "is of cluster there"},
+		"for another member": {func() error { return ask(conn, &wherryv1.RaftHeader{Protocol: 3, Id: "x", To: "m7"}) }, apierr.ErrConflict, "not m7"},
+		"of the same name":   {func() error { return ask(conn, &wherryv1.RaftHeader{Protocol: 3, Id: "m1", To: "m1"}) }, apierr.ErrConflict, "two members have one identity"},
+	} {
+		if err := test.do(); !errors.Is(err, test.kind) || !strings.Contains(err.Error(), test.say) {
+			t.Errorf("%s: %v, want %v and %q", name, err, test.kind, test.say)
+		}
+	}
+	if got := m.Members(); len(got) != 2 || !got[0].Voter || got[1].Voter {
+		t.Errorf("members %+v", got)
+	}
+}
+
+func ask(conn grpc.ClientConnInterface, h *wherryv1.RaftHeader) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err := wherryv1.NewRaftClient(conn).PreVote(ctx, &wherryv1.PreVoteRequest{Header: h})
+	return apierr.FromGRPC(err)
+}
