@@ -23,6 +23,9 @@ type Kind struct {
 	// Virtual kinds are not stored: apiserver.Virtual makes their objects when
 	// they are asked for. Only the verbs create, get and list make sense.
 	Virtual bool
+	// As is set where objects of this kind are stored as another; see
+	// Conversion.
+	As *Conversion
 	// Verbs in Kubernetes' order: create delete deletecollection get list
 	// patch update watch.
 	Verbs        []string
@@ -81,6 +84,8 @@ type Kind struct {
 	key, message string
 	// size is that of the Go struct.
 	size int
+	// stored is nil where the kind itself is stored.
+	stored *Kind
 }
 
 // Subresource is a path below an object.
@@ -112,7 +117,8 @@ func (k *Kind) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: k.Group, Resource: k.Resource}
 }
 
-// KeyResource is Key.Resource for this kind.
+// KeyResource is Key.Resource for this kind. Records of a kind that is stored
+// as another have a name of their own and are in no store.
 func (k *Kind) KeyResource() string {
 	if k.key != "" {
 		return k.key
@@ -182,7 +188,9 @@ func (k *Kind) Record(obj Object) (*Record, error) {
 // Kinds is the table of all kinds that are served. It does not change.
 type Kinds struct {
 	all        []*Kind
+	stored     []*Kind
 	byResource map[schema.GroupVersionResource]*Kind
+	byGroup    map[schema.GroupResource]*Kind
 	byKey      map[string]*Kind
 	byGVK      map[schema.GroupVersionKind]*Kind
 	byType     map[reflect.Type]*Kind
@@ -195,6 +203,7 @@ func NewKinds(all ...*Kind) *Kinds {
 	t := &Kinds{
 		all:        all,
 		byResource: map[schema.GroupVersionResource]*Kind{},
+		byGroup:    map[schema.GroupResource]*Kind{},
 		byKey:      map[string]*Kind{},
 		byGVK:      map[schema.GroupVersionKind]*Kind{},
 		byType:     map[reflect.Type]*Kind{},
@@ -206,6 +215,14 @@ func NewKinds(all ...*Kind) *Kinds {
 			panic("kind registered twice: " + gvr.String())
 		}
 		k.key, k.message = k.GroupResource().String(), MessageName(k.New())
+		if k.As != nil {
+			k.key += "/" + k.Version
+		} else if !k.Virtual {
+			t.stored = append(t.stored, k)
+		}
+		if t.byGroup[k.GroupResource()] == nil {
+			t.byGroup[k.GroupResource()] = k
+		}
 		k.size = int(reflect.TypeOf(k.New()).Elem().Size())
 		t.byMessage[k.message] = k
 		t.byResource[gvr] = k
@@ -213,16 +230,54 @@ func NewKinds(all ...*Kind) *Kinds {
 		t.byKey[k.KeyResource()] = k
 		t.byType[reflect.TypeOf(k.New())] = k
 	}
+	for _, k := range all {
+		if k.As != nil {
+			t.join(k)
+		}
+	}
 	return t
+}
+
+// join finds the stored kind of k.
+func (t *Kinds) join(k *Kind) {
+	for _, s := range t.stored {
+		if s.GVK().GroupKind() == k.As.Of {
+			k.stored = s
+		}
+	}
+	if k.stored == nil {
+		panic(k.GVK().String() + " is stored as a kind that is not in the table")
+	}
+	if k.Columns == nil && k.stored.Columns != nil {
+		k.Columns = k.stored.Columns
+		k.Cells = func(obj Object, now time.Time) ([]any, []metav1.TableRowCondition) {
+			return k.stored.Cells(k.ToStored(obj), now)
+		}
+	}
 }
 
 // All lists the kinds in the table's order.
 func (t *Kinds) All() []*Kind { return t.all }
 
+// Stored lists the kinds that have objects in the store, each once: not the
+// virtual ones, and not the other versions of a kind.
+func (t *Kinds) Stored() []*Kind { return t.stored }
+
+// Versions lists the kinds that are stored as k, k first.
+func (t *Kinds) Versions(k *Kind) []*Kind {
+	out := []*Kind{k.Stored()}
+	for _, v := range t.all {
+		if v.stored == k.Stored() {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
 // Resource finds a kind by URL; an empty version is the first one served.
 func (t *Kinds) Resource(group, version, resource string) (*Kind, bool) {
 	if version == "" {
-		k, ok := t.byKey[schema.GroupResource{Group: group, Resource: resource}.String()]
+		k, ok := t.byGroup[schema.GroupResource{Group: group, Resource: resource}]
 		return k, ok
 	}
 	k, ok := t.byResource[schema.GroupVersionResource{Group: group, Version: version, Resource: resource}]

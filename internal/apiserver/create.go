@@ -52,11 +52,17 @@ func (s *Server) Create(ctx context.Context, u api.User, t api.Target, obj runti
 	if k.Virtual {
 		return s.createVirtual(ctx, u, k, t, object, o)
 	}
-	return s.insert(ctx, u, k, object, o, false)
+	if object, err = stored(k, object, nil); err != nil {
+		return api.Value{}, err
+	}
+	v, err := s.insert(ctx, u, k, object, o, false)
+	return s.shown(k, v, err)
 }
 
-// insert stores a new object. An applied one has its managed fields already.
-func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.Object, o api.WriteOptions, applied bool) (v api.Value, err error) {
+// insert stores a new object, which is of the stored kind of spoken. An applied
+// one has its managed fields already.
+func (s *Server) insert(ctx context.Context, u api.User, spoken *api.Kind, given api.Object, o api.WriteOptions, applied bool) (v api.Value, err error) {
+	k := spoken.Stored()
 	names := 0
 	taken := func(key api.Key) error {
 		if names++; names >= maxNames {
@@ -67,7 +73,11 @@ func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.
 	err = s.attempt(ctx, func(snap *store.Snapshot) (bool, error) {
 		obj := given.DeepCopyObject().(api.Object)
 		s.freshMeta(k, obj)
-		changes, err := s.prepare(u, k, obj, nil, "", snap)
+		var track func(api.Object) error
+		if !applied {
+			track = func(obj api.Object) error { return s.merge.Update(spoken, nil, obj, manager(u, o), "") }
+		}
+		changes, err := s.prepare(u, k, obj, nil, "", snap, track)
 		if err != nil {
 			return false, err
 		}
@@ -76,11 +86,6 @@ func (s *Server) insert(ctx context.Context, u api.User, k *api.Kind, given api.
 			return false, apierr.AlreadyExists(k.KeyResource(), obj.GetName())
 		} else if there {
 			return false, taken(key)
-		}
-		if !applied {
-			if err := s.merge.Update(k, nil, obj, manager(u, o), ""); err != nil {
-				return false, err
-			}
 		}
 		r, err := k.Record(obj)
 		if err != nil {
@@ -164,17 +169,28 @@ func (s *Server) freshMeta(k *api.Kind, obj api.Object) {
 }
 
 // prepare defaults, admits, allocates and validates obj; it gives the changes
-// that must be made together with it.
-func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub string, snap *store.Snapshot) ([]store.Change, error) {
+// that must be made together with it. Track, if there is one, records who set
+// which field: after the defaults, as in Kubernetes, and before the server and
+// admission add what nobody asked for, or a manager would own that too and
+// server-side apply would take it away again.
+func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub string, snap *store.Snapshot, track func(api.Object) error) ([]store.Change, error) {
 	op := admission.Update
+	if k.Default != nil {
+		k.Default(obj)
+	}
+	if track != nil {
+		if err := track(obj); err != nil {
+			return nil, err
+		}
+	}
 	if old == nil {
 		op = admission.Create
 		if k.OnCreate != nil {
 			k.OnCreate(obj)
+			if k.Default != nil {
+				k.Default(obj)
+			}
 		}
-	}
-	if k.Default != nil {
-		k.Default(obj)
 	}
 	if err := s.admit.Admit(&admission.Request{User: u, Node: nodeOf(u), Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap}); err != nil {
 		return nil, err
@@ -200,10 +216,18 @@ func nodeOf(u api.User) string {
 	return ""
 }
 
-// manager is who is named in managedFields.
+// manager is who is named in managedFields: Wherry's own parts by the names
+// that they have in Kubernetes.
 func manager(u api.User, o api.WriteOptions) string {
-	if o.FieldManager != "" {
+	switch {
+	case o.FieldManager != "":
 		return o.FieldManager
+	case nodeOf(u) != "":
+		return "kubelet"
+	case u.Name == "system:kube-scheduler":
+		return "kube-scheduler"
+	case strings.HasPrefix(u.Name, "system:serviceaccount:kube-system:") && strings.HasSuffix(u.Name, "-controller"):
+		return "kube-controller-manager"
 	}
 	return strings.ToValidUTF8(u.Name[:min(len(u.Name), metavalidation.FieldManagerMaxLength)], "")
 }

@@ -27,7 +27,11 @@ func (s *Server) Delete(ctx context.Context, u api.User, t api.Target, o metav1.
 	if err := checkDelete(o); err != nil {
 		return api.Deletion{}, err
 	}
-	return s.delete(ctx, u, k, t, o)
+	d, err := s.delete(ctx, u, k.Stored(), t, o)
+	if err == nil {
+		d.Value, err = s.shown(k, d.Value, nil)
+	}
+	return d, err
 }
 
 func (s *Server) delete(ctx context.Context, u api.User, k *api.Kind, t api.Target, o metav1.DeleteOptions) (d api.Deletion, err error) {
@@ -217,7 +221,7 @@ func (s *Server) DeleteCollection(ctx context.Context, u api.User, t api.Target,
 			break
 		}
 		group.Go(func() error {
-			gone, err := s.deleteListed(gctx, u, k, t, r, o)
+			gone, err := s.deleteListed(gctx, u, k.Stored(), t, r, o)
 			if gone {
 				deleted.Add(1)
 			}

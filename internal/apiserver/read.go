@@ -36,9 +36,10 @@ func (s *Server) Get(ctx context.Context, u api.User, t api.Target, o api.GetOpt
 	if err != nil {
 		return api.Value{}, err
 	}
-	r, ok := snap.Get(k.Key(t.Namespace, t.Name))
+	st := k.Stored()
+	r, ok := snap.Get(st.Key(t.Namespace, t.Name))
 	if !ok {
-		return api.Value{}, apierr.NotFound(k.KeyResource(), t.Name)
+		return api.Value{}, apierr.NotFound(st.KeyResource(), t.Name)
 	}
 	if t.Subresource == "scale" {
 		obj, err := s.codec.Decode(r)
@@ -47,7 +48,7 @@ func (s *Server) Get(ctx context.Context, u api.User, t api.Target, o api.GetOpt
 		}
 		return api.Value{Object: scaleOf(k, obj)}, nil
 	}
-	return api.Value{Record: s.live(r)}, nil
+	return s.shown(k, api.Value{Record: s.live(r)}, nil)
 }
 
 // readAt turns the resourceVersion of a get or list into a level.
@@ -111,8 +112,11 @@ func (s *Server) listWithin(ctx context.Context, u api.User, t api.Target, o api
 		return nil, err
 	}
 	for i, r := range p.Records {
-		p.Records[i] = s.live(r)
+		if p.Records[i], err = s.codec.View(k, s.live(r)); err != nil {
+			return nil, err
+		}
 	}
+	p.Kind = k
 	return p, nil
 }
 
@@ -124,6 +128,7 @@ func (s *Server) list(ctx context.Context, k *api.Kind, t api.Target, o api.List
 	if err != nil {
 		return nil, err
 	}
+	k = k.Stored()
 	at, err := readAt(o.ResourceVersion, o.ResourceVersionMatch, o.Limit)
 	if err != nil {
 		return nil, err

@@ -30,7 +30,9 @@ func selection(k *api.Kind, t api.Target, sel api.Selection) (matcher, error) {
 			return m, apierr.BadRequest("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", r.Field)
 		}
 	}
-	return m, nil
+	var err error
+	m.fields, err = storedSelection(k, m.fields)
+	return m, err
 }
 
 func knownField(k *api.Kind, name string) bool {

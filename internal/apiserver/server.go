@@ -70,7 +70,8 @@ func New(cfg Config) *Server {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	s.authz = authz.New(graph{s})
+	s.merge.All = true
+	s.authz = authz.New(cfg.Store)
 	s.virtual = maps.Clone(cfg.Virtual)
 	return s
 }
@@ -96,7 +97,7 @@ func (s *Server) resolve(t api.Target, verb string) (*api.Kind, error) {
 		verbs = sub.Verbs
 	}
 	if !slices.Contains(verbs, verb) {
-		return nil, apierr.MethodNotAllowed(k.KeyResource(), verb)
+		return nil, apierr.MethodNotAllowed(k.GroupResource().String(), verb)
 	}
 	return k, shaped(k, t, verb)
 }
@@ -127,26 +128,18 @@ func (s *Server) enter(u api.User, t api.Target, verb string) (*api.Kind, error)
 	return s.resolve(t, verb)
 }
 
+// Authorizer decides who may do what by this server's state.
+func (s *Server) Authorizer() *authz.Authorizer { return s.authz }
+
+// AuthorizePath answers whether u may do verb to a path that is no object.
+func (s *Server) AuthorizePath(u api.User, verb, path string) error {
+	return s.authz.Authorize(authz.Attributes{User: u, Verb: verb, Path: path})
+}
+
 // Authorize answers whether u may do verb to t, for the front ends' own
 // verbs such as impersonate.
 func (s *Server) Authorize(u api.User, t api.Target, verb string) error {
 	return s.authz.Authorize(authz.Attributes{User: u, Verb: verb, Target: t})
-}
-
-// graph answers the authorizer's questions out of the replica's own state.
-type graph struct{ s *Server }
-
-// PodNode implements authz.Graph.
-func (g graph) PodNode(namespace, name string) (string, bool) {
-	snap, err := g.s.store.Snapshot(context.Background(), store.At{Level: store.Any})
-	if err != nil {
-		return "", false
-	}
-	r, ok := snap.Get(api.Key{Resource: "pods", Namespace: namespace, Name: name})
-	if !ok {
-		return "", false
-	}
-	return r.Index.Fields["spec.nodeName"], true
 }
 
 // attempt runs do on this replica's state. A success stands: the store

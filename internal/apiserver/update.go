@@ -60,9 +60,11 @@ func (s *Server) Update(ctx context.Context, u api.User, t api.Target, obj runti
 	if object.GetName() != t.Name {
 		return api.Value{}, errNames(object.GetName(), t.Name)
 	}
-	return s.modify(ctx, u, k, write{target: t, options: o, change: func(api.Object) (api.Object, []string, error) {
-		return object.DeepCopyObject().(api.Object), nil, nil
+	v, err := s.modify(ctx, u, k, write{target: t, options: o, change: func(old api.Object) (api.Object, []string, error) {
+		obj, err := stored(k, object.DeepCopyObject().(api.Object), old)
+		return obj, nil, err
 	}})
+	return s.shown(k, v, err)
 }
 
 // Patch implements api.Resources.
@@ -81,6 +83,7 @@ func (s *Server) Patch(ctx context.Context, u api.User, t api.Target, pt types.P
 		}
 	}
 	v, err := s.patch(ctx, u, k, t, pt, body, o)
+	v, err = s.shown(k, v, err)
 	v.Warnings = append(repeated, v.Warnings...)
 	return v, err
 }
@@ -101,7 +104,10 @@ func (s *Server) patch(ctx context.Context, u api.User, k *api.Kind, t api.Targe
 			if err == nil {
 				err = sameName(t, obj)
 			}
-			return obj, err
+			if err != nil {
+				return nil, err
+			}
+			return checked(k, obj, nil)
 		}
 	}
 	return s.modify(ctx, u, k, w)
@@ -122,9 +128,11 @@ func sameName(t api.Target, obj api.Object) error {
 // not touch is the current one: a lost race is then tried again here.
 func (s *Server) patched(k *api.Kind, old api.Object, t api.Target, pt types.PatchType, body []byte, o api.WriteOptions) (obj api.Object, warnings []string, err error) {
 	if pt == types.ApplyPatchType {
-		obj, err = s.merge.Apply(k, old, body, o.FieldManager, t.Subresource, o.Force)
-	} else {
-		obj, warnings, err = s.merge.Patch(k, old, pt, body, o.FieldValidation)
+		if obj, err = s.merge.Apply(k, old, body, o.FieldManager, t.Subresource, o.Force); err == nil {
+			obj, err = checked(k, obj, old)
+		}
+	} else if obj, warnings, err = s.merge.Patch(k, k.FromStored(old), pt, body, o.FieldValidation); err == nil {
+		obj, err = stored(k, obj, old)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -132,8 +140,19 @@ func (s *Server) patched(k *api.Kind, old api.Object, t api.Target, pt types.Pat
 	return obj, warnings, sameName(t, obj)
 }
 
-// modify changes an object until nobody was faster.
-func (s *Server) modify(ctx context.Context, u api.User, k *api.Kind, w write) (v api.Value, err error) {
+// checked is an applied object, which is of the stored kind, after the checks of
+// the version in which it was applied.
+func checked(k *api.Kind, obj, old api.Object) (api.Object, error) {
+	if k.As == nil {
+		return obj, nil
+	}
+	return stored(k, k.FromStored(obj), old)
+}
+
+// modify changes an object until nobody was faster. The request speaks of it as
+// of the kind spoken; what is read, changed and answered is of the stored kind.
+func (s *Server) modify(ctx context.Context, u api.User, spoken *api.Kind, w write) (v api.Value, err error) {
+	k := spoken.Stored()
 	key := k.Key(w.target.Namespace, w.target.Name)
 	err = s.attempt(ctx, func(snap *store.Snapshot) (bool, error) {
 		r, ok := snap.Get(key)
@@ -145,7 +164,7 @@ func (s *Server) modify(ctx context.Context, u api.User, k *api.Kind, w write) (
 			if err != nil {
 				return false, err
 			}
-			v, err = s.insert(ctx, u, k, obj, w.options, true)
+			v, err = s.insert(ctx, u, spoken, obj, w.options, true)
 			if errors.Is(err, apierr.ErrAlreadyExists) {
 				err = &store.CompareError{Key: key} // somebody else made it: change that
 			}
@@ -161,7 +180,7 @@ func (s *Server) modify(ctx context.Context, u api.User, k *api.Kind, w write) (
 			return false, err
 		}
 		var settled bool
-		v, settled, err = s.replace(ctx, u, k, r, old, obj, snap, w)
+		v, settled, err = s.replace(ctx, u, spoken, r, old, obj, snap, w)
 		v.Warnings = append(v.Warnings, warnings...)
 		return settled, err
 	})
@@ -172,7 +191,8 @@ func (s *Server) modify(ctx context.Context, u api.User, k *api.Kind, w write) (
 }
 
 // replace writes obj over old, whose record is r.
-func (s *Server) replace(ctx context.Context, u api.User, k *api.Kind, r *api.Record, old, obj api.Object, snap *store.Snapshot, w write) (api.Value, bool, error) {
+func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *api.Record, old, obj api.Object, snap *store.Snapshot, w write) (api.Value, bool, error) {
+	k := spoken.Stored()
 	sub, o := w.target.Subresource, w.options
 	if err := preconditions(k, r, old, obj, sub); err != nil {
 		return api.Value{}, false, err
@@ -186,14 +206,13 @@ func (s *Server) replace(ctx context.Context, u api.User, k *api.Kind, r *api.Re
 	case sub == "" && k.OnUpdate != nil:
 		k.OnUpdate(obj, old)
 	}
-	changes, err := s.prepare(u, k, obj, old, sub, snap)
+	var track func(api.Object) error
+	if !w.applied {
+		track = func(obj api.Object) error { return s.merge.Update(spoken, old, obj, manager(u, o), cmp.Or(w.manages, sub)) }
+	}
+	changes, err := s.prepare(u, k, obj, old, sub, snap, track)
 	if err != nil {
 		return api.Value{}, false, err
-	}
-	if !w.applied {
-		if err := s.merge.Update(k, old, obj, manager(u, o), cmp.Or(w.manages, sub)); err != nil {
-			return api.Value{}, false, err
-		}
 	}
 	// That a pod is bound is no change of what was asked for.
 	if k.SpecOf != nil && sub != "binding" && !equality.Semantic.DeepEqual(k.SpecOf(obj), k.SpecOf(old)) {

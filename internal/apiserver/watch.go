@@ -29,6 +29,8 @@ func (s *Server) Watch(ctx context.Context, u api.User, t api.Target, o api.Watc
 	if err != nil {
 		return nil, err
 	}
+	spoken := k
+	k = k.Stored()
 	at, err := readAt(o.ResourceVersion, "", 0)
 	if err != nil {
 		return nil, err
@@ -55,6 +57,9 @@ func (s *Server) Watch(ctx context.Context, u api.User, t api.Target, o api.Watc
 	st.watch, err = s.store.Watch(ctx, store.Filter{Resource: k.KeyResource(), Namespace: t.Namespace, Name: name}, from)
 	if err != nil {
 		return nil, err
+	}
+	if spoken.As != nil {
+		return shownStream{st, spoken, s.codec}, nil
 	}
 	return st, nil
 }

@@ -57,7 +57,7 @@ func (c *call) delete() error {
 	if err != nil {
 		return err
 	}
-	if !d.Gone || k.DeleteAnswersObject {
+	if !d.Gone || d.Kind.DeleteAnswersObject {
 		return c.value(http.StatusOK, f, k, d.Value)
 	}
 	c.warn = append(c.warn, d.Warnings...)
@@ -65,7 +65,7 @@ func (c *call) delete() error {
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusSuccess,
 		// Kubernetes puts the resource where the kind belongs.
-		Details: &metav1.StatusDetails{Name: c.path.Name, Group: k.Group, Kind: k.Resource, UID: d.UID},
+		Details: &metav1.StatusDetails{Name: c.path.Name, Group: d.Kind.Group, Kind: d.Kind.Resource, UID: d.UID},
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/wherry-project/wherry/internal/kinds/coordination"
 	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/kinds/discovery"
+	"github.com/wherry-project/wherry/internal/kinds/events"
 )
 
 // Table makes the table of all kinds. Discovery lists them in its order.
@@ -24,5 +25,6 @@ func Table() *api.Kinds {
 		apps.ReplicaSet(),
 		coordination.Lease(),
 		discovery.EndpointSlice(),
+		events.Event(),
 	)
 }

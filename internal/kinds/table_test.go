@@ -52,7 +52,7 @@ func golden(t *testing.T, name string, got []byte) {
 func TestColumns(t *testing.T) {
 	var b bytes.Buffer
 	for _, k := range kinds.Table().All() {
-		fmt.Fprintf(&b, "%s\n", k.Kind)
+		fmt.Fprintf(&b, "%s %s\n", k.APIVersion(), k.Kind)
 		for _, c := range k.Columns {
 			fmt.Fprintf(&b, "  %s %s %q %d\n", c.Name, c.Type, c.Format, c.Priority)
 			if c.Description == "" {
@@ -71,7 +71,7 @@ func TestRows(t *testing.T) {
 	seen := map[string]bool{}
 	for _, text := range examples(t) {
 		k, obj := read(t, table, text)
-		seen[k.Kind] = true
+		seen[k.GVK().String()] = true
 		cells, _ := k.Cells(obj, now)
 		if len(cells) != len(k.Columns) {
 			t.Errorf("%s has %d cells and %d columns", k.Kind, len(cells), len(k.Columns))
@@ -80,23 +80,32 @@ func TestRows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "%s %s\n", k.Kind, row)
+		fmt.Fprintf(&b, "%s %s %s\n", k.APIVersion(), k.Kind, row)
 	}
 	for _, k := range table.All() {
-		if !seen[k.Kind] {
-			t.Errorf("no example of %s", k.Kind)
+		if !seen[k.GVK().String()] {
+			t.Errorf("no example of %s", k.GVK())
 		}
 	}
 	golden(t, "rows.golden", b.Bytes())
 }
 
+// examples are the documents of all files examples*.yaml.
 func examples(t *testing.T) []string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", "examples.yaml"))
+	files, err := filepath.Glob(filepath.Join("testdata", "examples*.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Split(string(b), "\n---\n")
+	var out []string
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, strings.Split(string(b), "\n---\n")...)
+	}
+	return out
 }
 
 func read(t *testing.T, table *api.Kinds, text string) (*api.Kind, api.Object) {
@@ -182,6 +191,9 @@ func TestKindsAreWhole(t *testing.T) {
 		if !slices.IsSorted(k.Verbs) {
 			t.Errorf("%s: verbs are not in order", k.Kind)
 		}
+		if k.As != nil {
+			continue // its rules are those of the kind that is stored
+		}
 		if _, ok := k.Subresource("status"); ok != (k.OnStatus != nil) {
 			t.Errorf("%s: status is served %v but OnStatus is there %v", k.Kind, ok, k.OnStatus != nil)
 		}
@@ -229,6 +241,13 @@ func TestRandomObjects(t *testing.T) {
 				k.Default(obj)
 				if !equality.Semantic.DeepEqual(obj, once) {
 					t.Errorf("%s: defaults twice are not defaults once", k.Kind)
+				}
+			}
+			if k.As != nil {
+				again := k.FromStored(k.ToStored(obj))
+				again.GetObjectKind().SetGroupVersionKind(obj.GetObjectKind().GroupVersionKind())
+				if !equality.Semantic.DeepEqual(obj, again) {
+					t.Errorf("%s changes when it is stored and read again", k.GVK())
 				}
 			}
 			shared := old.DeepCopyObject()

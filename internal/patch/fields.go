@@ -53,9 +53,11 @@ func NewFields(kinds *api.Kinds) *Fields {
 	}
 }
 
-// New gives the object that an apply patch makes where there is none.
+// New gives the object that an apply patch makes where there is none. In this
+// and all other methods k is the kind in whose version the patch or the writer
+// speaks; objects are of the kind that is stored.
 func (f *Fields) New(k *api.Kind, namespace, name string, patch []byte, o api.WriteOptions) (api.Object, error) {
-	live := k.New()
+	live := k.Stored().New()
 	obj, err := f.Apply(k, live, patch, o.FieldManager, "", o.Force)
 	if err != nil {
 		return nil, err
@@ -89,7 +91,7 @@ func (f *Fields) Apply(k *api.Kind, live api.Object, patch []byte, manager, subr
 		return nil, err
 	}
 	before := live.DeepCopyObject().(api.Object)
-	before.GetObjectKind().SetGroupVersionKind(k.GVK())
+	before.GetObjectKind().SetGroupVersionKind(k.Stored().GVK())
 	out, err := fm.Apply(before, wanted, manager, force)
 	if err != nil {
 		return nil, applyError(err)
@@ -123,13 +125,13 @@ func (f *Fields) Update(k *api.Kind, live, obj api.Object, manager, subresource 
 	}
 	before := live
 	if before == nil {
-		before = k.New()
+		before = k.Stored().New()
 	}
 	if before.GetObjectKind().GroupVersionKind().Empty() {
 		before = before.DeepCopyObject().(api.Object)
-		before.GetObjectKind().SetGroupVersionKind(k.GVK())
+		before.GetObjectKind().SetGroupVersionKind(k.Stored().GVK())
 	}
-	obj.GetObjectKind().SetGroupVersionKind(k.GVK())
+	obj.GetObjectKind().SetGroupVersionKind(k.Stored().GVK())
 	fm.UpdateNoErrors(before, obj, manager)
 	if live != nil {
 		keepTimes(live, obj)
@@ -196,7 +198,7 @@ func (f *Fields) manager(k *api.Kind, subresource string) (*managedfields.FieldM
 		return nil, err
 	}
 	m := model{f.kinds}
-	gv := k.GVK().GroupVersion()
+	gv := k.Stored().GVK().GroupVersion()
 	fm, err := managedfields.NewDefaultFieldManager(types, m, m, m, k.GVK(), gv, subresource, notOwned(k, subresource))
 	if err != nil {
 		return nil, fmt.Errorf("make a field manager for %s: %w", k.Kind, err)

@@ -33,7 +33,8 @@ const (
 var boundCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = maxCopied })
 
 // Patch gives a new object: current, which is not changed, with a JSON, merge
-// or strategic merge patch applied. Validation is one of api.Validate….
+// or strategic merge patch applied. Both are of kind k, also where that is not
+// the stored one. Validation is one of api.Validate….
 func (f *Fields) Patch(k *api.Kind, current api.Object, pt types.PatchType, patch []byte, validation string) (api.Object, []string, error) {
 	obj := k.New()
 	warnings, err := patchInto(obj, current, pt, patch, validation)

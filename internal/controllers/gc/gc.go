@@ -35,7 +35,7 @@ type controller struct {
 func New(w reconcile.Writer, kinds *api.Kinds) reconcile.Controller {
 	c := &controller{w, kinds}
 	var in []reconcile.Input
-	for _, k := range kinds.All() {
+	for _, k := range kinds.Stored() {
 		if k.KeyResource() != "events" { // nobody owns Events, and they own nothing
 			in = append(in, reconcile.Input{Resource: k.KeyResource(), Keys: c.concerned})
 		}

@@ -47,7 +47,7 @@ func New(w reconcile.Writer, kinds *api.Kinds) reconcile.Controller {
 		}
 		return []reconcile.Key{{Name: e.New.Name}}
 	}}}
-	for _, k := range kinds.All() {
+	for _, k := range kinds.Stored() {
 		if k.Namespaced {
 			in = append(in, reconcile.Input{Resource: k.KeyResource(), Keys: gone})
 		}
@@ -120,7 +120,7 @@ func ignore(err error) error {
 // content is what a namespace still holds, by resource in the order of kinds.
 func content(s *store.Snapshot, kinds *api.Kinds, namespace string) map[string][]*api.Record {
 	left := map[string][]*api.Record{}
-	for _, k := range kinds.All() {
+	for _, k := range kinds.Stored() {
 		if !k.Namespaced || k.KeyResource() == "events" {
 			continue
 		}
