@@ -69,6 +69,9 @@ func (c *Codec) Decode(r *Record) (Object, error) {
 		return nil, fmt.Errorf("decode %s: %w", r.Key, err)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(k.GVK())
+	if k.OnDecode != nil {
+		k.OnDecode(obj)
+	}
 	if r.Revision != 0 {
 		obj.SetResourceVersion(r.ResourceVersion())
 		// A Quantity writes its text into itself when it is first asked for it,

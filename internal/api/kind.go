@@ -36,6 +36,9 @@ type Kind struct {
 	// Default fills in what the user left out; it must be idempotent, so
 	// that a second apply changes nothing.
 	Default func(obj Object)
+	// OnDecode sets what an object's bytes do not carry: apiVersion and kind of
+	// objects inside it.
+	OnDecode func(obj Object)
 	// OnCreate sets what only the server may set (initial status, phase) and
 	// clears what the user may not set on create.
 	OnCreate func(obj Object)
@@ -50,6 +53,9 @@ type Kind struct {
 	SpecOf func(obj Object) any
 	// Validate checks a defaulted object on create and update.
 	Validate func(obj Object) field.ErrorList
+	// ValidateCreate checks what holds for new objects only; Validate runs as
+	// well.
+	ValidateCreate func(obj Object) field.ErrorList
 	// ValidateUpdate checks what may not change; Validate runs as well.
 	ValidateUpdate func(obj, old Object) field.ErrorList
 	// ValidateStatus checks a write of /status.

@@ -249,6 +249,9 @@ func (s *Server) validate(k *api.Kind, obj, old api.Object, sub string) field.Er
 	if k.Validate != nil {
 		errs = append(errs, k.Validate(obj)...)
 	}
+	if old == nil && k.ValidateCreate != nil {
+		errs = append(errs, k.ValidateCreate(obj)...)
+	}
 	if old != nil && k.ValidateUpdate != nil {
 		errs = append(errs, k.ValidateUpdate(obj, old)...)
 	}
