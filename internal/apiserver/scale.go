@@ -41,9 +41,48 @@ func (s *Server) updateScale(ctx context.Context, u api.User, k *api.Kind, t api
 }
 
 func (s *Server) patchScale(ctx context.Context, u api.User, k *api.Kind, t api.Target, pt types.PatchType, body []byte, o api.WriteOptions) (api.Value, error) {
+	if pt == types.ApplyPatchType {
+		return s.applyScale(ctx, u, k, t, body, o)
+	}
 	return s.rescale(ctx, u, k, t, o, func(old *autoscalingv1.Scale) (*autoscalingv1.Scale, []string, error) {
 		return s.merge.PatchScale(old, pt, body, o.FieldValidation)
 	})
+}
+
+// applyScale is server-side apply of a Scale.
+func (s *Server) applyScale(ctx context.Context, u api.User, k *api.Kind, t api.Target, body []byte, o api.WriteOptions) (api.Value, error) {
+	parent := t
+	parent.Subresource = ""
+	v, err := s.modify(ctx, u, k, write{target: parent, options: o, applied: true, change: func(old api.Object) (api.Object, []string, error) {
+		obj, err := s.merge.ApplyScale(k, old, body, o.FieldManager, o.Force)
+		if err == nil {
+			err = checkReplicas(k, obj, t)
+		}
+		return obj, nil, err
+	}})
+	return s.scaleValue(k, v, err)
+}
+
+func checkReplicas(k *api.Kind, obj api.Object, t api.Target) error {
+	if spec, _ := k.Scale.Get(obj); spec.Replicas < 0 {
+		return apierr.Invalid("Scale.autoscaling", t.Name, field.ErrorList{
+			field.Invalid(field.NewPath("spec", "replicas"), spec.Replicas, "must be greater than or equal to 0")})
+	}
+	return nil
+}
+
+// scaleValue answers with the Scale of what was written.
+func (s *Server) scaleValue(k *api.Kind, v api.Value, err error) (api.Value, error) {
+	if err != nil {
+		return v, err
+	}
+	obj, ok := v.Object.(api.Object)
+	if !ok {
+		if obj, err = s.codec.Decode(v.Record); err != nil {
+			return v, err
+		}
+	}
+	return api.Value{Object: scaleOf(k, obj), Warnings: v.Warnings}, nil
 }
 
 // rescale changes spec.replicas through a Scale.
@@ -55,26 +94,13 @@ func (s *Server) rescale(ctx context.Context, u api.User, k *api.Kind, t api.Tar
 		if err != nil {
 			return nil, nil, err
 		}
-		if scale.Spec.Replicas < 0 {
-			return nil, nil, apierr.Invalid("Scale.autoscaling", t.Name, field.ErrorList{
-				field.Invalid(field.NewPath("spec", "replicas"), scale.Spec.Replicas, "must be greater than or equal to 0")})
-		}
 		obj := old.DeepCopyObject().(api.Object)
 		obj.SetResourceVersion(scale.ResourceVersion)
 		if scale.UID != "" {
 			obj.SetUID(scale.UID)
 		}
 		k.Scale.Set(obj, scale.Spec.Replicas)
-		return obj, warnings, nil
+		return obj, warnings, checkReplicas(k, obj, t)
 	}})
-	if err != nil {
-		return v, err
-	}
-	obj, ok := v.Object.(api.Object)
-	if !ok {
-		if obj, err = s.codec.Decode(v.Record); err != nil {
-			return v, err
-		}
-	}
-	return api.Value{Object: scaleOf(k, obj), Warnings: v.Warnings}, nil
+	return s.scaleValue(k, v, err)
 }

@@ -208,7 +208,9 @@ func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *a
 	}
 	var track func(api.Object) error
 	if !w.applied {
-		track = func(obj api.Object) error { return s.merge.Update(spoken, old, obj, manager(u, o), cmp.Or(w.manages, sub)) }
+		track = func(obj api.Object) error {
+			return s.merge.Update(spoken, old, obj, manager(u, o), cmp.Or(w.manages, sub))
+		}
 	}
 	changes, err := s.prepare(u, k, obj, old, sub, snap, track)
 	if err != nil {

@@ -181,7 +181,7 @@ func TestPatch(t *testing.T) {
 			{name: "forced", pt: types.MergePatchType, body: `{}`, o: api.WriteOptions{Force: true}, kind: apierr.ErrInvalid, text: `PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch`},
 			{name: "apply of nobody", pt: types.ApplyPatchType, body: apply, kind: apierr.ErrInvalid, text: `PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch`},
 			{name: "apply takes", pt: types.ApplyPatchType, body: apply + "data: {k: w}", o: api.WriteOptions{FieldManager: "me", Force: true}, data: "w"},
-			{name: "apply in conflict", pt: types.ApplyPatchType, body: apply + "data: {k: w}", o: api.WriteOptions{FieldManager: "me"}, kind: apierr.ErrConflict, text: `Apply failed with 1 conflict: conflict with "before-first-apply" using v1: .data.k`},
+			{name: "apply in conflict", pt: types.ApplyPatchType, body: apply + "data: {k: w}", o: api.WriteOptions{FieldManager: "me"}, kind: apierr.ErrConflict, text: `Apply failed with 1 conflict: conflict with "kubernetes-admin" using v1: .data.k`},
 			{name: "apply makes", to: "new", pt: types.ApplyPatchType, body: apply + "data: {k: m}", o: api.WriteOptions{FieldManager: "me"}, created: true, data: "m"},
 			{name: "apply would make", to: "dry", pt: types.ApplyPatchType, body: apply + "data: {k: m}", o: api.WriteOptions{FieldManager: "me", DryRun: true}, created: true, same: true, data: "m"},
 			{name: "apply makes another", to: "new2", pt: types.ApplyPatchType, body: apply + "metadata: {name: other}", o: api.WriteOptions{FieldManager: "me"}, kind: apierr.ErrBadRequest, text: `the name of the object (other) does not match the name on the URL (new2)`},
