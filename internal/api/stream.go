@@ -45,3 +45,26 @@ func (r ExecRequest) Attach() bool { return len(r.Command) == 0 }
 
 // TerminalSize is in characters.
 type TerminalSize struct{ Width, Height uint16 }
+
+// Backends find and reach what the proxy subresources stand for. The nodes'
+// sessions implement it: the control plane itself need not reach the pod
+// network. The front end has authorized the user; errors have a kind of apierr.
+type Backends interface {
+	// Backend finds what a proxy subresource stands for: resource is pods,
+	// services or nodes. Port is a number, or the name of a service's port; if
+	// it is empty, a pod's first port, a service's only one, or noded itself is
+	// meant.
+	Backend(ctx context.Context, resource, namespace, name, port string) (Backend, error)
+	// DialBackend makes a connection to it, which lives until it is closed.
+	DialBackend(ctx context.Context, b Backend) (net.Conn, error)
+}
+
+// Backend is where connections go.
+type Backend struct {
+	// Node is from where Address is reached.
+	Node string
+	// Address is host:port; of noded itself its own host:port, for show.
+	Address string
+	// Noded says that noded itself is meant.
+	Noded bool
+}

@@ -178,8 +178,7 @@ func (r *bytesReader) Close() error {
 // context of the request ends it.
 type conn struct {
 	bytesReader
-	node string
-	addr string
+	name string
 }
 
 const maxChunk = 32 << 10
@@ -215,7 +214,7 @@ func (a carriedAddr) String() string { return string(a) }
 func (c *conn) LocalAddr() net.Addr { return carriedAddr("control") }
 
 // RemoteAddr implements net.Conn.
-func (c *conn) RemoteAddr() net.Addr { return carriedAddr(c.node + "/" + c.addr) }
+func (c *conn) RemoteAddr() net.Addr { return carriedAddr(c.name) }
 
 // SetDeadline implements net.Conn; there are none.
 func (c *conn) SetDeadline(time.Time) error { return nil }

@@ -135,12 +135,12 @@ func (s *Server) Dial(ctx context.Context, _ api.User, namespace, pod string, po
 		return nil, err
 	}
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port)))
-	return s.dial(ctx, p.Spec.NodeName, string(p.UID), addr)
+	return s.dial(ctx, p.Spec.NodeName, &wherryv1.DialOpen{PodUid: string(p.UID), Address: addr})
 }
 
-// dial opens a connection from within a pod, or from a node.
-func (s *Server) dial(ctx context.Context, node, podUID, addr string) (net.Conn, error) {
-	c, err := s.open(ctx, node, &wherryv1.OpenStream{Open: &wherryv1.OpenStream_Dial{Dial: &wherryv1.DialOpen{PodUid: podUID, Address: addr}}})
+// dial opens a connection from within a pod, from a node, or to its noded.
+func (s *Server) dial(ctx context.Context, node string, d *wherryv1.DialOpen) (net.Conn, error) {
+	c, err := s.open(ctx, node, &wherryv1.OpenStream{Open: &wherryv1.OpenStream_Dial{Dial: d}})
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ func (s *Server) dial(ctx context.Context, node, podUID, addr string) (net.Conn,
 		c.close()
 		return nil, err
 	}
-	return &conn{bytesReader: bytesReader{c: c}, node: node, addr: addr}, nil
+	return &conn{bytesReader: bytesReader{c: c}, name: describe(node, d)}, nil
 }
 
 // Exec implements api.PodStreams.

@@ -40,6 +40,8 @@ type Config struct {
 	AuthorizePath func(u api.User, verb, path string) error
 	// Streams are logs, exec, attach and port-forward; nil answers 503.
 	Streams api.PodStreams
+	// Backends are what proxy subresources lead to; nil answers 503.
+	Backends api.Backends
 	// OpenAPI gives the schema documents; nil answers 404.
 	OpenAPI OpenAPI
 	// Live and Ready are the checks of /livez (and /healthz) and /readyz.
@@ -154,6 +156,9 @@ func (c *call) serve() error {
 func (c *call) serveResource() error {
 	if c.path.stream() {
 		return c.serveStream()
+	}
+	if c.path.proxied() {
+		return c.serveProxy()
 	}
 	switch c.path.verb {
 	case "get":

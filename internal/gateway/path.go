@@ -17,17 +17,29 @@ type path struct {
 	resource bool
 	verb     string
 	api.Target
+	// rest follows proxy in the path, decoded and as it was sent, from its
+	// slash on; both are empty if there is none.
+	rest, rawRest string
 }
 
 // parsePath understands
 //
 //	/api/VERSION[/watch][/namespaces/NS]/RESOURCE[/NAME[/SUBRESOURCE]]
 //	/apis/GROUP/VERSION…
+//	/api/VERSION[/namespaces/NS]/RESOURCE/NAME/proxy[/ANYTHING]
 //
-// What is neither is no resource.
+// What is none of them is no resource.
 func parsePath(method string, u *url.URL) path {
-	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
+	full := u.Path
 	var p path
+	if before, rest, ok := cutProxy(u.Path); ok {
+		full, p.rest = before, rest
+		// A slash that stands encoded in the rest stays so.
+		if _, p.rawRest, ok = cutProxy(u.EscapedPath()); !ok {
+			p.rawRest = ""
+		}
+	}
+	parts := strings.Split(strings.Trim(full, "/"), "/")
 	switch {
 	case len(parts) >= 3 && parts[0] == "api":
 		p.Version, parts = parts[1], parts[2:]
@@ -65,6 +77,27 @@ func parsePath(method string, u *url.URL) path {
 	return p
 }
 
+// cutProxy cuts a path behind the proxy subresource of a pod, service or node.
+func cutProxy(p string) (before, rest string, ok bool) {
+	for _, under := range []string{"/api/v1/namespaces/", "/api/v1/nodes/"} {
+		tail, found := strings.CutPrefix(p, under)
+		if !found {
+			continue
+		}
+		parts := strings.SplitN(tail, "/", 5)
+		at := 3 // NS, RESOURCE, NAME, proxy
+		if under == "/api/v1/nodes/" {
+			at = 1
+		}
+		if len(parts) <= at || parts[at] != "proxy" || at == 3 && parts[1] != "pods" && parts[1] != "services" {
+			return "", "", false
+		}
+		before = under + strings.Join(parts[:at+1], "/")
+		return before, p[len(before):], true
+	}
+	return "", "", false
+}
+
 // verb is the API's name for a method. A GET of one object watches only under
 // the old watch path.
 func verb(method string, t api.Target, watch, old bool) string {
@@ -81,7 +114,7 @@ func verb(method string, t api.Target, watch, old bool) string {
 		return "update"
 	case method == http.MethodPatch && t.Name != "":
 		return "patch"
-	case method == http.MethodDelete && t.Name != "" && t.Subresource == "":
+	case method == http.MethodDelete && t.Name != "" && (t.Subresource == "" || t.Subresource == "proxy"):
 		return "delete"
 	case method == http.MethodDelete && t.Name == "":
 		return "deletecollection"
@@ -105,8 +138,16 @@ func (p path) stream() bool {
 	return false
 }
 
+// proxied reports whether the path is a proxy subresource.
+func (p path) proxied() bool {
+	if !p.resource || p.Group != "" || p.Version != "v1" || p.Subresource != "proxy" {
+		return false
+	}
+	return p.Resource == "pods" || p.Resource == "services" || p.Resource == "nodes"
+}
+
 // longRunning reports whether a request may take as long as it likes.
-func (p path) longRunning() bool { return p.verb == "watch" || p.stream() }
+func (p path) longRunning() bool { return p.verb == "watch" || p.stream() || p.proxied() }
 
 // mutating reports whether a request counts among those that write.
 func (p path) mutating() bool {
