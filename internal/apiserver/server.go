@@ -70,7 +70,6 @@ func New(cfg Config) *Server {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	s.merge.All = true
 	s.authz = authz.New(cfg.Store)
 	s.virtual = maps.Clone(cfg.Virtual)
 	return s

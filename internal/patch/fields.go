@@ -22,16 +22,10 @@ import (
 // Fields patches objects and keeps metadata.managedFields, the record of who
 // set which field. It may be used by many goroutines.
 //
-// Unless All is set, an object's fields are tracked from the first server-side
-// apply on (or from a client's own managedFields), as Kubernetes did before
-// 1.19: what was there before belongs to "before-first-apply". So an object
-// that nobody applies costs neither the bytes nor the time, and a cluster
-// without apply never loads the schema.
+// An object is tracked from its creation on. One whose managedFields a client
+// has emptied is tracked again from the next server-side apply on: what is there
+// by then belongs to "before-first-apply".
 type Fields struct {
-	// All tracks every object from its creation on. Set it before use. Update
-	// is then to be called before admission adds to what the user sent.
-	All bool
-
 	kinds *api.Kinds
 	types func() (managedfields.TypeConverter, error)
 
@@ -105,14 +99,15 @@ func (f *Fields) Apply(k *api.Kind, live api.Object, patch []byte, manager, subr
 }
 
 // Update records in obj, which is about to take the place of live (nil for a
-// create), what manager changed. Objects that are not tracked stay so.
+// create), what manager changed. It is to be called before admission adds to
+// what the manager sent.
 func (f *Fields) Update(k *api.Kind, live, obj api.Object, manager, subresource string) error {
 	given := obj.GetManagedFields()
 	if reset(given) && (subresource == "" || live == nil) {
 		obj.SetManagedFields(nil)
 		return nil
 	}
-	tracked := len(given) > 0 || live == nil && f.All || live != nil && len(live.GetManagedFields()) > 0
+	tracked := live == nil || len(given) > 0 || len(live.GetManagedFields()) > 0
 	if !tracked {
 		return nil
 	}

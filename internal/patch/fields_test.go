@@ -44,15 +44,11 @@ func TestUpdateOfAnUntrackedObjectTracksNothing(t *testing.T) {
 	if err := f.Update(k, live, obj, "kubectl", ""); err != nil || obj.ManagedFields != nil {
 		t.Fatalf("managed fields %v, %v", obj.ManagedFields, err)
 	}
-	if err := f.Update(k, nil, obj, "kubectl", ""); err != nil || obj.ManagedFields != nil {
-		t.Fatalf("managed fields %v, %v", obj.ManagedFields, err)
-	}
 }
 
-func TestAllTracksFromTheCreation(t *testing.T) {
+func TestTrackedFromTheCreation(t *testing.T) {
 	kinds, k := table()
 	f := patch.NewFields(kinds)
-	f.All = true
 	live := deployment()
 	live.UID, live.ResourceVersion = "", ""
 	if err := f.Update(k, nil, live, "kubectl-create", ""); err != nil {

@@ -117,7 +117,6 @@ func TestPatchScale(t *testing.T) {
 		types.MergePatchType:          `{"spec":{"replicas":3}}`,
 		types.StrategicMergePatchType: `{"spec":{"replicas":3}}`,
 		types.JSONPatchType:           `[{"op":"add","path":"/spec/replicas","value":3}]`,
-		types.ApplyPatchType:          "apiVersion: autoscaling/v1\nkind: Scale\nspec:\n  replicas: 3\n",
 	} {
 		got, _, err := f.PatchScale(now, typ, []byte(body), "")
 		if err != nil || got.Spec.Replicas != 3 || now.Spec.Replicas != 1 {
