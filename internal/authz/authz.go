@@ -1,18 +1,20 @@
-// Package authz decides who may do what: administrators everything, nodes what
-// concerns their own pods, and each controller what its built-in role says.
-// Roles that users write (RBAC objects) are not served yet; whoever has no
-// built-in role is refused.
+// Package authz decides who may do what, as Kubernetes does: administrators
+// everything, nodes what concerns their own pods, the cluster's own controllers
+// what their built-in roles say, and all users what RBAC objects grant them.
 package authz
 
 import (
+	"context"
 	"fmt"
-	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/store"
 )
 
 // The groups and users that have a meaning of their own.
@@ -26,95 +28,90 @@ const (
 	ControllerPrefix = "system:serviceaccount:kube-system:"
 )
 
-// Attributes are a request as authorization sees it.
+// Attributes are a request as authorization sees it: for an object, or, if Path
+// is set, for a path that is none.
 type Attributes struct {
 	User   api.User
 	Verb   string
 	Target api.Target
+	Path   string
 }
 
-// Graph answers what a node has to do with an object.
-type Graph interface {
-	// PodNode gives the node that a pod is bound to; not ok if there is no
-	// such pod.
-	PodNode(namespace, name string) (node string, ok bool)
+// Source is the state that an Authorizer reads.
+type Source interface {
+	store.Reader
+	store.Watcher
 }
 
-// Authorizer decides by built-in roles and the node rule.
+// Authorizer decides by built-in roles, the node rule and RBAC objects. It may
+// be used by many goroutines. It reads what its replica has: a grant works on a
+// replica as soon as it has arrived there.
 type Authorizer struct {
-	graph Graph
+	src   Source
 	roles map[string][]rbacv1.PolicyRule
+
+	index atomic.Pointer[index]
+	mu    sync.Mutex // guards watch, and whoever makes a new index
+	watch *store.Watch
 }
 
-// New makes an authorizer that asks g about pods.
-func New(g Graph) *Authorizer { return &Authorizer{graph: g, roles: roles()} }
+// New makes an authorizer over a state.
+func New(src Source) *Authorizer { return &Authorizer{src: src, roles: roles()} }
 
 // Authorize returns nil or an error of kind apierr Forbidden with
 // Kubernetes' text.
 func (z *Authorizer) Authorize(a Attributes) error {
-	if a.User.Has(Masters) || a.User.Has(Controls) {
+	ok, why := z.Decide(a)
+	if ok {
 		return nil
 	}
-	why := ""
-	if node, ok := NodeName(a.User); ok {
-		if why = nodeMay(a, node, z.graph); why == "" {
-			return nil
+	if a.Path != "" {
+		return apierr.New(apierr.ErrForbidden, "forbidden: User %q cannot %s path %q", a.User.Name, a.Verb, a.Path)
+	}
+	return refusal(a, why)
+}
+
+// Decide answers like Authorize, and says why: what allows it, or, if there is
+// anything to say, why not.
+func (z *Authorizer) Decide(a Attributes) (allowed bool, reason string) {
+	if a.User.Has(Masters) || a.User.Has(Controls) {
+		return true, ""
+	}
+	if a.Path != "" && a.Verb == "get" && healthy(a.Path) {
+		return true, "health is shown to everybody"
+	}
+	node, isNode := NodeName(a.User)
+	if isNode {
+		if reason = z.nodeMay(a, node); reason == "" {
+			return true, ""
 		}
 	}
 	for _, rule := range z.roles[a.User.Name] {
-		if allows(rule, a) {
-			return nil
+		if Allows(rule, a) {
+			return true, "built-in role of " + a.User.Name
 		}
 	}
-	return refusal(a, why)
+	ix, err := z.current()
+	if err != nil {
+		return false, err.Error()
+	}
+	if grant, ok := ix.allows(a); ok {
+		return true, grant
+	}
+	return false, reason
+}
+
+// healthy reports whether a path is that of a health check, which is answered
+// also by a member that has no state yet.
+func healthy(path string) bool {
+	root, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return root == "healthz" || root == "livez" || root == "readyz"
 }
 
 // NodeName gives the node that a user is, if it is one.
 func NodeName(u api.User) (string, bool) {
 	name, ok := strings.CutPrefix(u.Name, NodePrefix)
 	return name, ok && name != "" && u.Has(Nodes)
-}
-
-func nodeMay(a Attributes, node string, g Graph) string {
-	t := a.Target
-	read := a.Verb == "get" || a.Verb == "list" || a.Verb == "watch"
-	switch {
-	case t.Group == "" && t.Resource == "nodes":
-		if read || t.Name == node && a.Verb != "delete" || a.Verb == "create" {
-			return ""
-		}
-		return fmt.Sprintf("node %q is not allowed to modify node %q", node, t.Name)
-	case t.Group == "" && t.Resource == "pods":
-		if t.Name == "" {
-			return "nodes may read single pods of their own only"
-		}
-		bound, ok := g.PodNode(t.Namespace, t.Name)
-		own := !ok || bound == node // what does not exist is answered with 404
-		may := a.Verb == "get" || a.Verb == "delete" || t.Subresource == "status"
-		if own && may {
-			return ""
-		}
-		return fmt.Sprintf("node %q may only touch pods bound to itself", node)
-	case t.Resource == "events" && (a.Verb == "create" || a.Verb == "patch" || a.Verb == "update"):
-		return ""
-	case read && t.Subresource == "" && (t.Group == "" && t.Resource == "services" || t.Group == "discovery.k8s.io" && t.Resource == "endpointslices"):
-		return ""
-	case t.Group == "coordination.k8s.io" && t.Resource == "leases" && t.Namespace == "kube-node-lease" && t.Name == node:
-		return ""
-	}
-	return "no relationship found between node " + fmt.Sprintf("%q", node) + " and this object"
-}
-
-func allows(r rbacv1.PolicyRule, a Attributes) bool {
-	resource := a.Target.Resource
-	if a.Target.Subresource != "" {
-		resource += "/" + a.Target.Subresource
-	}
-	return match(r.Verbs, a.Verb) && match(r.APIGroups, a.Target.Group) && match(r.Resources, resource)
-}
-
-func match(list []string, v string) bool {
-	return slices.Contains(list, "*") || slices.Contains(list, v)
 }
 
 func refusal(a Attributes, why string) error {
@@ -136,4 +133,9 @@ func refusal(a Attributes, why string) error {
 		qualified += "." + t.Group
 	}
 	return apierr.Forbidden(qualified, t.Name, fmt.Errorf("%s", text))
+}
+
+// snapshot is what this replica has now.
+func (z *Authorizer) snapshot() (*store.Snapshot, error) {
+	return z.src.Snapshot(context.Background(), store.At{Level: store.Any})
 }

@@ -49,6 +49,15 @@ func roles() map[string][]rbacv1.PolicyRule {
 		Controller("service-account"): {
 			rule("", "serviceaccounts", "create"),
 		},
+		Controller("root-ca-cert-publisher"): {
+			rule("", "configmaps", "create", "update"),
+		},
+		Controller("clusterrole-aggregation"): {
+			rule("rbac.authorization.k8s.io", "clusterroles", "escalate", "update"),
+		},
+		Controller("token"): {
+			rule("", "secrets", "update", "delete"), rule("", "serviceaccounts/token", "create"),
+		},
 		Controller("ttl"): {
 			rule("", "events", "delete"),
 		},
