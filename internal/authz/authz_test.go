@@ -17,11 +17,11 @@ import (
 // state is a store with the kinds that authorization reads.
 type state struct {
 	*store.Local
-	t     *testing.T
+	t     testing.TB
 	kinds *api.Kinds
 }
 
-func newState(t *testing.T, objects ...api.Object) *state {
+func newState(t testing.TB, objects ...api.Object) *state {
 	t.Helper()
 	kind := func(group, resource, name string, namespaced bool, empty func() api.Object) *api.Kind {
 		return &api.Kind{Group: group, Version: "v1", Kind: name, Resource: resource, Namespaced: namespaced, New: empty}
@@ -420,8 +420,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func BenchmarkAuthorize(b *testing.B) {
-	t := &testing.T{}
-	s := newState(t)
+	s := newState(b)
 	p := Defaults()
 	for _, r := range p.ClusterRoles {
 		s.put(r)
