@@ -271,12 +271,11 @@ func same(t *testing.T, c *cluster) {
 	t.Helper()
 	var first []byte
 	for _, m := range c.all() {
-		snap, err := m.Snapshot(c.ctx(), store.At{})
-		if err != nil {
+		if _, err := m.Snapshot(c.ctx(), store.At{}); err != nil {
 			t.Fatal(err)
 		}
 		var b writeBuffer
-		if err := snap.Persist(&b); err != nil {
+		if err := m.mem.Image().Persist(&b); err != nil {
 			t.Fatal(err)
 		}
 		if first == nil {

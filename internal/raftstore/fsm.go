@@ -109,7 +109,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.broken(); err != nil {
 		return nil, err
 	}
-	return frozen{f.mem.Snapshot()}, nil
+	return frozen{f.mem.Image()}, nil
 }
 
 // Restore implements raft.FSM.
@@ -122,7 +122,7 @@ func (f *fsm) Restore(from io.ReadCloser) error {
 }
 
 // frozen is a state on its way to disk.
-type frozen struct{ state *store.Snapshot }
+type frozen struct{ state *store.Image }
 
 // Persist implements raft.FSMSnapshot.
 func (s frozen) Persist(sink raft.SnapshotSink) error {

@@ -157,6 +157,10 @@ func (m *Mem) Snapshot() *Snapshot {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.snapshotLocked()
+}
+
+func (m *Mem) snapshotLocked() *Snapshot {
 	if s := m.frozen.Load(); s != nil {
 		return s
 	}

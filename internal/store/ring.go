@@ -13,6 +13,8 @@ type ring struct {
 	bytes  int
 	// floor is the revision after which nothing is missing.
 	floor uint64
+	// epoch goes up when the ring is filled anew and numbers mean others.
+	epoch uint64
 }
 
 // eventBytes is what an event costs besides its old record.
@@ -53,12 +55,12 @@ func (r *ring) grow() {
 	r.events = bigger
 }
 
-// reset empties the ring after a jump to a revision. Numbers go on, with a gap,
-// so that a reader of the old events finds itself fallen out.
-func (r *ring) reset(revision uint64) {
-	r.events, r.bytes, r.floor = nil, 0, revision
-	r.next++
-	r.first = r.next
+// reset empties the ring, which begins after a revision from now on. A reader
+// of the old events looks for its place by revision.
+func (r *ring) reset(floor uint64) {
+	r.events, r.bytes, r.floor = nil, 0, floor
+	r.first, r.next = 0, 0
+	r.epoch++
 }
 
 // after is the number of the first event of a later revision.

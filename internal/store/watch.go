@@ -17,6 +17,7 @@ type Watch struct {
 	filter  Filter
 	reached uint64 // the revision up to which Next has given everything
 	number  uint64 // of the next event to look at
+	epoch   uint64 // of the ring that number is of
 	batch   []Event
 	wake    chan struct{}
 	stop    chan struct{}
@@ -44,7 +45,7 @@ func (m *Mem) Watch(f Filter, from uint64) (*Watch, error) {
 		return nil, tooNew(from, m.live.revision)
 	}
 	return &Watch{
-		mem: m, filter: f, reached: from, number: m.ring.after(from), slot: -1,
+		mem: m, filter: f, reached: from, number: m.ring.after(from), epoch: m.ring.epoch, slot: -1,
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}, nil
 }
@@ -103,7 +104,10 @@ func (w *Watch) scan() (upTo uint64, parked bool, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	r := &m.ring
-	if w.number < r.first {
+	if w.epoch != r.epoch && w.reached >= r.floor && w.reached <= m.live.revision {
+		w.number, w.epoch = r.after(w.reached), r.epoch
+	}
+	if w.epoch != r.epoch || w.number < r.first {
 		return 0, false, tooOld(w.reached, r.floor)
 	}
 	var revision uint64
