@@ -32,10 +32,12 @@ func extended(name corev1.ResourceName) bool {
 	return len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+string(name))) == 0
 }
 
-// shareable reports whether the sum of limits may exceed what a node has.
-func shareable(name corev1.ResourceName) bool { return native(name) && !hugePages(name) }
+// Overcommit reports whether the sum of limits may exceed what a node has.
+func Overcommit(name corev1.ResourceName) bool { return native(name) && !hugePages(name) }
 
-func containerResource(name corev1.ResourceName) bool {
+// ContainerResource reports whether a resource of Kubernetes' own may be given
+// to a container.
+func ContainerResource(name corev1.ResourceName) bool {
 	switch name {
 	case corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage:
 		return true
@@ -43,8 +45,9 @@ func containerResource(name corev1.ResourceName) bool {
 	return hugePages(name)
 }
 
-func standardResource(name corev1.ResourceName) bool {
-	if containerResource(name) {
+// StandardResource reports whether a name without prefix is known.
+func StandardResource(name corev1.ResourceName) bool {
+	if ContainerResource(name) {
 		return true
 	}
 	switch name {
@@ -58,22 +61,24 @@ func standardResource(name corev1.ResourceName) bool {
 	return strings.HasPrefix(string(name), corev1.ResourceRequestsHugePagesPrefix)
 }
 
-func validateResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
+// ValidateResourceName checks the name of a resource anywhere.
+func ValidateResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for _, msg := range validation.IsQualifiedName(string(name)) {
 		errs = append(errs, field.Invalid(path, name, msg))
 	}
-	if len(errs) == 0 && !strings.Contains(string(name), "/") && !standardResource(name) {
+	if len(errs) == 0 && !strings.Contains(string(name), "/") && !StandardResource(name) {
 		errs = append(errs, field.Invalid(path, name, "must be a standard resource type or fully qualified"))
 	}
 	return errs
 }
 
-func validateContainerResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
-	errs := validateResourceName(name, path)
+// ValidateContainerResourceName checks the name of a resource of a container.
+func ValidateContainerResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
+	errs := ValidateResourceName(name, path)
 	switch {
 	case !strings.Contains(string(name), "/"):
-		if !containerResource(name) {
+		if !ContainerResource(name) {
 			errs = append(errs, field.Invalid(path, name, "must be a standard resource for containers"))
 		}
 	case !native(name) && !extended(name):
@@ -89,7 +94,7 @@ func ValidateQuantity(name corev1.ResourceName, q resource.Quantity, path *field
 	if q.Sign() < 0 {
 		errs = append(errs, field.Invalid(path, q.String(), "must be greater than or equal to 0"))
 	}
-	whole := extended(name) || (standardResource(name) && countable(name))
+	whole := extended(name) || (StandardResource(name) && countable(name))
 	if whole && q.MilliValue()%1000 != 0 {
 		errs = append(errs, field.Invalid(path, q.String(), "must be an integer"))
 	}

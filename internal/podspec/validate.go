@@ -203,11 +203,8 @@ func (v *checker) os(path *field.Path) {
 		if s.SecurityContext != nil && s.SecurityContext.WindowsOptions != nil {
 			v.add(field.Forbidden(path.Child("securityContext", "windowsOptions"), "windows options cannot be set for a linux pod"))
 		}
-	case corev1.Windows:
-		if sc := s.SecurityContext; sc != nil && sc.SeccompProfile != nil {
-			v.add(field.Forbidden(path.Child("securityContext", "seccompProfile"), "cannot be set for a windows pod"))
-		}
 	default:
-		v.add(field.NotSupported(at, s.OS.Name, []corev1.OSName{corev1.Linux, corev1.Windows}))
+		// Nodes run Linux only: better refused here than never scheduled.
+		v.add(field.NotSupported(at, s.OS.Name, []corev1.OSName{corev1.Linux}))
 	}
 }

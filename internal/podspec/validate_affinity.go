@@ -31,18 +31,22 @@ const (
 
 func (v *checker) nodeAffinity(n *corev1.NodeAffinity, path *field.Path) {
 	if r := n.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
-		at := path.Child(requiredTerms, "nodeSelectorTerms")
-		if len(r.NodeSelectorTerms) == 0 {
-			v.add(field.Required(at, "must have at least one node selector term"))
-		}
-		for i := range r.NodeSelectorTerms {
-			v.nodeTerm(&r.NodeSelectorTerms[i], at.Index(i))
-		}
+		v.nodeSelector(r, path.Child(requiredTerms))
 	}
 	for i := range n.PreferredDuringSchedulingIgnoredDuringExecution {
 		t, at := &n.PreferredDuringSchedulingIgnoredDuringExecution[i], path.Child(preferredTerms).Index(i)
 		v.weight(t.Weight, at.Child("weight"))
 		v.nodeTerm(&t.Preference, at.Child("preference"))
+	}
+}
+
+func (v *checker) nodeSelector(s *corev1.NodeSelector, path *field.Path) {
+	at := path.Child("nodeSelectorTerms")
+	if len(s.NodeSelectorTerms) == 0 {
+		v.add(field.Required(at, "must have at least one node selector term"))
+	}
+	for i := range s.NodeSelectorTerms {
+		v.nodeTerm(&s.NodeSelectorTerms[i], at.Index(i))
 	}
 }
 

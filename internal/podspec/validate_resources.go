@@ -2,17 +2,15 @@ package podspec
 
 import (
 	"fmt"
-	"maps"
-	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-func sorted(l corev1.ResourceList) []corev1.ResourceName { return slices.Sorted(maps.Keys(l)) }
-
 func (v *checker) resources(r *corev1.ResourceRequirements, path *field.Path) {
-	v.amounts(r, path, validateContainerResourceName)
+	v.amounts(r, path, ValidateContainerResourceName)
 	names := map[string]bool{}
 	for _, c := range v.spec.ResourceClaims {
 		names[c.Name] = true
@@ -42,7 +40,7 @@ func (v *checker) podResources(path *field.Path) {
 		v.add(field.Forbidden(path.Child("claims"), "claims may not be set for Resources at pod-level"))
 	}
 	v.amounts(r, path, func(name corev1.ResourceName, path *field.Path) field.ErrorList {
-		errs := validateResourceName(name, path)
+		errs := ValidateResourceName(name, path)
 		if len(errs) == 0 && !podLevelResource(name) {
 			errs = append(errs, field.NotSupported(path, name, []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceHugePagesPrefix}))
 		}
@@ -57,7 +55,7 @@ func (v *checker) podOverContainers(r *corev1.ResourceRequirements, path *field.
 	of := *v.spec
 	of.Resources, of.Overhead = nil, nil
 	containers := Requests(&of)
-	for _, name := range sorted(r.Requests) {
+	for _, name := range ResourceNames(r.Requests) {
 		pod, sum := r.Requests[name], containers[name]
 		if sum.Cmp(pod) > 0 {
 			v.invalid(path.Child("requests").Key(string(name)), pod.String(), "must be greater than or equal to aggregate container requests of %s", sum.String())
@@ -72,21 +70,23 @@ func (v *checker) amounts(r *corev1.ResourceRequirements, path *field.Path, vali
 		huge = huge || hugePages(name)
 		base = base || name == corev1.ResourceCPU || name == corev1.ResourceMemory
 	}
-	for _, name := range sorted(r.Limits) {
+	for _, name := range ResourceNames(r.Limits) {
 		note(name)
 		v.add(validName(name, limits.Key(string(name)))...)
 		v.add(ValidateQuantity(name, r.Limits[name], limits.Key(string(name)))...)
+		v.pages(name, r.Limits[name], limits.Key(string(name)))
 	}
-	for _, name := range sorted(r.Requests) {
+	for _, name := range ResourceNames(r.Requests) {
 		note(name)
 		q := r.Requests[name]
 		v.add(validName(name, requests.Key(string(name)))...)
 		v.add(ValidateQuantity(name, q, requests.Key(string(name)))...)
+		v.pages(name, q, requests.Key(string(name)))
 		limit, limited := r.Limits[name]
 		switch {
-		case !limited && !shareable(name):
+		case !limited && !Overcommit(name):
 			v.add(field.Required(limits, "Limit must be set for non overcommitable resources"))
-		case limited && !shareable(name) && q.Cmp(limit) != 0:
+		case limited && !Overcommit(name) && q.Cmp(limit) != 0:
 			v.invalid(requests, q.String(), "must be equal to %s limit of %s", name, limit.String())
 		case limited && q.Cmp(limit) > 0:
 			v.invalid(requests, q.String(), "must be less than or equal to %s limit of %s", name, limit.String())
@@ -97,9 +97,20 @@ func (v *checker) amounts(r *corev1.ResourceRequirements, path *field.Path, vali
 	}
 }
 
+// pages demands that an amount of huge pages is a number of whole pages.
+func (v *checker) pages(name corev1.ResourceName, q resource.Quantity, path *field.Path) {
+	if !hugePages(name) {
+		return
+	}
+	page, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
+	if err != nil || page.Sign() <= 0 || page.MilliValue()%1000 != 0 || q.Value()%page.Value() != 0 {
+		v.invalid(path, q.String(), "%s is not positive integer multiple of %s", q.String(), name)
+	}
+}
+
 func (v *checker) overhead(path *field.Path) {
-	for _, name := range sorted(v.spec.Overhead) {
-		v.add(validateContainerResourceName(name, path.Key(string(name)))...)
+	for _, name := range ResourceNames(v.spec.Overhead) {
+		v.add(ValidateContainerResourceName(name, path.Key(string(name)))...)
 		v.add(ValidateQuantity(name, v.spec.Overhead[name], path.Key(string(name)))...)
 	}
 }

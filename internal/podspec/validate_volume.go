@@ -61,10 +61,7 @@ func (v *checker) volume(s *corev1.VolumeSource, p *field.Path) {
 	case s.Projected != nil:
 		v.projected(s.Projected, at)
 	case s.NFS != nil:
-		v.required(at.Child("server"), s.NFS.Server)
-		if v.required(at.Child("path"), s.NFS.Path) && !path.IsAbs(s.NFS.Path) {
-			v.invalid(at.Child("path"), s.NFS.Path, "must be an absolute path")
-		}
+		v.nfs(s.NFS, at)
 	case s.PersistentVolumeClaim != nil:
 		v.required(at.Child("claimName"), s.PersistentVolumeClaim.ClaimName)
 	case s.CSI != nil:
@@ -73,9 +70,7 @@ func (v *checker) volume(s *corev1.VolumeSource, p *field.Path) {
 			v.required(at.Child("nodePublishSecretRef", "name"), r.Name)
 		}
 	case s.Ephemeral != nil:
-		if s.Ephemeral.VolumeClaimTemplate == nil {
-			v.add(field.Required(at.Child("volumeClaimTemplate"), ""))
-		}
+		v.ephemeralClaim(s.Ephemeral.VolumeClaimTemplate, at.Child("volumeClaimTemplate"))
 	case s.Image != nil:
 		if v.in == InPod {
 			v.required(at.Child("reference"), s.Image.Reference)
@@ -96,6 +91,13 @@ func sources(s *corev1.VolumeSource) []string {
 		}
 	}
 	return out
+}
+
+func (v *checker) nfs(n *corev1.NFSVolumeSource, p *field.Path) {
+	v.required(p.Child("server"), n.Server)
+	if v.required(p.Child("path"), n.Path) && !path.IsAbs(n.Path) {
+		v.invalid(p.Child("path"), n.Path, "must be an absolute path")
+	}
 }
 
 func (v *checker) hostPath(h *corev1.HostPathVolumeSource, p *field.Path) {
