@@ -66,12 +66,17 @@ func run(ctx context.Context, c config) (err error) {
 	if err != nil {
 		return err
 	}
+	if parts.Cgroups, err = stats.Open(); err != nil {
+		return err
+	}
+	inside := kubelethttp.NewInside()
+	parts.Machine, parts.Inside = stats.Machine, inside.Dial
 	n := node.New(node.Config{
 		Name: c.Name, Version: kubeversion.String(version), Address: netip.MustParseAddr(c.AdvertiseAddress), Controls: member.Controls,
 		DataDir: c.DataDir, LogDir: c.LogDir, ResolvConf: c.ResolvConf, Hosts: "/etc/hosts", Upstreams: upstreams,
 		MaxPods: c.MaxPods, Parallel: parallel(),
 	}, parts)
-	port, err := httpsPort(c, id, n, parts, log)
+	port, err := httpsPort(c, id, n, parts, inside, log)
 	if err != nil {
 		return err
 	}
@@ -96,22 +101,19 @@ func run(ctx context.Context, c config) (err error) {
 }
 
 // httpsPort is where health, metrics and stats are served.
-func httpsPort(c config, id *pki.KeyPair, n *node.Node, parts node.Parts, log *slog.Logger) (daemon.Part, error) {
+func httpsPort(c config, id *pki.KeyPair, n *node.Node, parts node.Parts, inside *kubelethttp.Inside, log *slog.Logger) (daemon.Part, error) {
 	metrics := telemetry.NewRegistry("noded", version)
 	if err := n.Register(metrics); err != nil {
 		return daemon.Part{}, fmt.Errorf("register metrics: %w", err)
-	}
-	cgroups, err := stats.Open()
-	if err != nil {
-		return daemon.Part{}, err
 	}
 	// The node does not know which keys of members are pinned: it believes the CA.
 	verifier := pki.NewVerifier(id.CA(), func(pki.Peer) error { return nil }, time.Now)
 	cfg := kubelethttp.Config{
 		Address: ":10250", TLS: id.ServerConfig(), Peer: verifier.Peer, Healthy: n.Healthy, Metrics: telemetry.Handler(metrics), Pods: n.Pods,
 		Summary: func(ctx context.Context) (*kubelethttp.Summary, error) {
-			return kubelethttp.Measure(ctx, c.Name, stats.Machine, cgroups, parts.Runtime, n.Pods())
+			return kubelethttp.Measure(ctx, c.Name, stats.Machine, parts.Cgroups, parts.Runtime, n.Pods())
 		},
+		Logs: n.ContainerLogs, LogDir: "/var/log", Inside: inside,
 		Log: log,
 	}
 	return daemon.Part{Name: "HTTPS port", Run: func(ctx context.Context, ready func()) error { return kubelethttp.Run(ctx, cfg, ready) }}, nil

@@ -1,7 +1,8 @@
 // Package kubelethttp is a node's HTTPS port, 10250: health for everyone, and
 // for the cluster's administrators and members what the node's pods are and
 // use. Nothing here changes anything; exec, logs and the like come over the
-// node's own sessions.
+// node's own sessions. The control plane asks the same things over a session
+// (Inside), which needs no way to the port.
 package kubelethttp
 
 import (
@@ -10,9 +11,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"slices"
 	"time"
 
@@ -47,7 +51,13 @@ type Config struct {
 	Pods func() []*corev1.Pod
 	// Summary is what they use.
 	Summary func(ctx context.Context) (*Summary, error)
-	Log     *slog.Logger
+	// Logs writes the log of a container as the query asks.
+	Logs func(ctx context.Context, namespace, pod, container string, q url.Values, out io.Writer) error
+	// LogDir is the folder that /logs/ shows; empty shows none.
+	LogDir string
+	// Inside is served beside the port; nil is not.
+	Inside *Inside
+	Log    *slog.Logger
 }
 
 // Run serves until ctx ends. Ready is called once the port is taken.
@@ -62,15 +72,46 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 }
 
 func serve(ctx context.Context, cfg Config, l net.Listener) error {
-	srv := &http.Server{
-		Handler: handler(cfg), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: requestWithin, WriteTimeout: requestWithin,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	outside := listening{server(ctx, cfg, allowed), tls.NewListener(netutil.LimitListener(l, maxConns), cfg.TLS)}
+	if cfg.Inside == nil {
+		return outside.run(ctx)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	anybody := func(Config, *http.Request) error { return nil }
+	inside := listening{server(ctx, cfg, anybody), netutil.LimitListener(cfg.Inside, maxConns)}
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel()
+		ended <- inside.run(ctx)
+	}()
+	err := outside.run(ctx)
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+func server(ctx context.Context, cfg Config, may func(Config, *http.Request) error) *http.Server {
+	return &http.Server{
+		Handler: handler(cfg, may), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: requestWithin, WriteTimeout: requestWithin,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+}
+
+// listening is a server and where it listens.
+type listening struct {
+	srv *http.Server
+	at  net.Listener
+}
+
+// run serves until ctx ends.
+func (l listening) run(ctx context.Context) error {
+	srv := l.srv
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(tls.NewListener(netutil.LimitListener(l, maxConns), cfg.TLS)) }()
+	go func() { failed <- srv.Serve(l.at) }()
 	select {
 	case err := <-failed:
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+		return fmt.Errorf("serve %s: %w", l.at.Addr(), err)
 	case <-ctx.Done():
 	}
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
@@ -85,7 +126,7 @@ func serve(ctx context.Context, cfg Config, l net.Listener) error {
 	return err
 }
 
-func handler(cfg Config) http.Handler {
+func handler(cfg Config, may func(Config, *http.Request) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := cfg.Healthy(); err != nil {
@@ -96,7 +137,7 @@ func handler(cfg Config) http.Handler {
 	})
 	guarded := func(pattern string, h http.HandlerFunc) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := allowed(cfg, r); err != nil {
+			if err := may(cfg, r); err != nil {
 				refuse(w, err)
 				return
 			}
@@ -122,10 +163,62 @@ func handler(cfg Config) http.Handler {
 		}
 		answer(w, http.StatusOK, s)
 	})
+	guarded("GET /containerLogs/{namespace}/{pod}/{container}", func(w http.ResponseWriter, r *http.Request) { containerLogs(cfg, w, r) })
+	if cfg.LogDir != "" {
+		guarded("GET /logs/", func(w http.ResponseWriter, r *http.Request) { logFiles(cfg.LogDir, w, r) })
+	}
 	guarded("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, apierr.New(apierr.ErrNotFound, "noded does not serve %s; it serves /healthz, /metrics, /pods and /stats/summary, and controld the rest", r.URL.Path))
+		refuse(w, apierr.New(apierr.ErrNotFound, "noded does not serve %s; it serves /healthz, /metrics, /pods, /stats/summary, /containerLogs/ and /logs/, and controld the rest", r.URL.Path))
 	})
 	return mux
+}
+
+// containerLogs answers with a container's log, for as long as it is followed.
+func containerLogs(cfg Config, w http.ResponseWriter, r *http.Request) {
+	rc := http.NewResponseController(w)
+	if err := errors.Join(rc.SetWriteDeadline(time.Time{}), rc.SetReadDeadline(time.Time{})); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		refuse(w, apierr.Internal(err))
+		return
+	}
+	out := &logAnswer{w: w, flush: rc.Flush}
+	err := cfg.Logs(r.Context(), r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container"), r.URL.Query(), out)
+	switch {
+	case err != nil && !out.begun:
+		refuse(w, err)
+	case err != nil && r.Context().Err() == nil:
+		panic(http.ErrAbortHandler) // the client must not take it for the end
+	}
+}
+
+// logFiles shows the files below a folder; links do not lead out of it.
+func logFiles(dir string, w http.ResponseWriter, r *http.Request) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		refuse(w, apierr.Internal(err))
+		return
+	}
+	defer root.Close()
+	http.StripPrefix("/logs/", http.FileServerFS(root.FS())).ServeHTTP(w, r)
+}
+
+// logAnswer writes a log; the header comes with its first byte, or at its end.
+type logAnswer struct {
+	w     http.ResponseWriter
+	flush func() error
+	begun bool
+}
+
+// Write implements io.Writer.
+func (a *logAnswer) Write(p []byte) (int, error) {
+	if !a.begun {
+		a.begun = true
+		a.w.Header().Set("Content-Type", "text/plain")
+	}
+	n, err := a.w.Write(p)
+	if err == nil {
+		err = a.flush()
+	}
+	return n, err
 }
 
 // allowed lets in administrators and members of the control plane.

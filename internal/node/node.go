@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,7 @@ import (
 	"github.com/wherry-project/wherry/internal/nodelink"
 	"github.com/wherry-project/wherry/internal/podworker"
 	"github.com/wherry-project/wherry/internal/runtime"
+	"github.com/wherry-project/wherry/internal/stats"
 	"github.com/wherry-project/wherry/internal/svcproxy"
 )
 
@@ -84,6 +86,11 @@ type Parts struct {
 	Checkpoint *checkpoint.Store
 	// Kinds name objects in Events.
 	Kinds *api.Kinds
+	// Cgroups and Machine measure what containers and the machine use.
+	Cgroups Cgroups
+	Machine func() (stats.Usage, error)
+	// Inside connects to what noded serves by HTTP; nil is nothing.
+	Inside func(ctx context.Context) (net.Conn, error)
 	// Dial gives a connection to a control plane member, with the node's
 	// identity.
 	Dial func(address string) (*grpc.ClientConn, error)
@@ -103,6 +110,8 @@ type Node struct {
 	events *events.Recorder
 	shared *podworker.Node
 	dns    *dns.Server
+	// sampler has what the machine and containers use.
+	sampler stats.Sampler
 
 	mu         sync.Mutex
 	cluster    nodelink.Cluster
@@ -119,6 +128,7 @@ type Node struct {
 	workers    map[string]*worker
 	found      map[string]*runtime.Sandbox            // left by an earlier noded, without a worker yet
 	whole      bool                                   // the control plane has told everything once
+	sampled    []runtime.Sandbox                      // what ran when use was measured last
 	ready      bool                                   // the pod network stands
 	pressed    map[corev1.NodeConditionType]time.Time // when each pressure was last seen
 	running    context.Context                        //nolint:containedctx // the life of the workers, which are started as pods come
@@ -185,6 +195,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	n.group.Go(func() { n.keepCheckpoint(ctx) })
 	n.group.Go(func() { n.keepStatus(ctx) })
 	n.group.Go(func() { n.keepClean(ctx) })
+	if n.parts.Cgroups != nil {
+		n.group.Go(func() { n.keepMeasuring(ctx) })
+	}
 	errs := make(chan error, 2)
 	n.group.Go(func() { errs <- n.link.Run(ctx) })
 	n.group.Go(func() { errs <- n.events.Run(ctx) })

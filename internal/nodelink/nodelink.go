@@ -59,6 +59,10 @@ type Streams interface {
 	// io.EOF when the other side is gone; output goes by send.
 	Exec(ctx context.Context, podUID string, start *wherryv1.ExecStart, next func() (*wherryv1.ExecRequest, error), send func(*wherryv1.ExecResponse) error) (int32, error)
 	Dial(ctx context.Context, podUID, address string) (net.Conn, error)
+	// DialNoded connects to what noded serves by HTTP.
+	DialNoded(ctx context.Context) (net.Conn, error)
+	// Usage is what the node and its pods use.
+	Usage(ctx context.Context) (*wherryv1.UsageResponse, error)
 	ListImages(ctx context.Context) ([]*wherryv1.NodeImage, error)
 	PullImage(ctx context.Context, reference string) ([]*wherryv1.NodeImage, error)
 	// RemoveImage reports whether the image was there.

@@ -154,7 +154,7 @@ func (se *session) handle(ctx, whole context.Context, m *wherryv1.SessionRespons
 	case *wherryv1.SessionResponse_OpenStream:
 		se.serve(ctx, func(ctx context.Context) { se.open(ctx, m.OpenStream) })
 	case *wherryv1.SessionResponse_ImagesCall:
-		se.serve(ctx, func(ctx context.Context) { se.images(ctx, m.ImagesCall) })
+		se.serve(ctx, func(ctx context.Context) { se.answer(ctx, m.ImagesCall) })
 	default:
 		return fmt.Errorf("%s sent a message of a kind that is not known here: %T", se.addr, m)
 	}

@@ -183,7 +183,13 @@ func (se *session) exec(ctx context.Context, c *carried, e *wherryv1.ExecOpen) e
 
 // dial connects and copies both ways until both are done.
 func (se *session) dial(ctx context.Context, c *carried, d *wherryv1.DialOpen) error {
-	conn, err := se.l.cfg.Handler.Dial(ctx, d.GetPodUid(), d.GetAddress())
+	var conn net.Conn
+	var err error
+	if d.GetNoded() {
+		conn, err = se.l.cfg.Handler.DialNoded(ctx)
+	} else {
+		conn, err = se.l.cfg.Handler.Dial(ctx, d.GetPodUid(), d.GetAddress())
+	}
 	if err != nil {
 		return c.finish(err)
 	}
@@ -215,31 +221,34 @@ func (se *session) dial(ctx context.Context, c *carried, d *wherryv1.DialOpen) e
 	return err
 }
 
-// images answers an ImagesCall.
-func (se *session) images(ctx context.Context, call *wherryv1.ImagesCall) {
+// answer answers an ImagesCall, about images or usage.
+func (se *session) answer(ctx context.Context, call *wherryv1.ImagesCall) {
 	reply := &wherryv1.ImagesReply{Id: call.GetId()}
-	answer, err := se.imagesAnswer(ctx, call.GetRequest())
+	response, err := se.ask(ctx, call.GetRequest())
 	if err == nil {
-		reply.Response, err = anypb.New(answer)
+		reply.Response, err = anypb.New(response)
 	}
 	if err != nil {
 		if reply.Error, err = errorAny(err); err != nil {
-			se.l.cfg.Log.Warn("answer about images not sent", "err", err)
+			se.l.cfg.Log.Warn("answer to a member not sent", "err", err)
 			return
 		}
 	}
 	if err := se.push(&wherryv1.SessionRequest{Message: &wherryv1.SessionRequest_ImagesReply{ImagesReply: reply}}); err != nil {
-		se.l.cfg.Log.Debug("answer about images not sent", "err", err)
+		se.l.cfg.Log.Debug("answer to a member not sent", "err", err)
 	}
 }
 
-func (se *session) imagesAnswer(ctx context.Context, request *anypb.Any) (proto.Message, error) {
+// ask gets the answer from the node.
+func (se *session) ask(ctx context.Context, request *anypb.Any) (proto.Message, error) {
 	m, err := request.UnmarshalNew()
 	if err != nil {
-		return nil, apierr.BadRequest("request about images: %v", err)
+		return nil, apierr.BadRequest("request of a member: %v", err)
 	}
 	h := se.l.cfg.Handler
 	switch r := m.(type) {
+	case *wherryv1.UsageRequest:
+		return h.Usage(ctx)
 	case *wherryv1.ListImagesRequest:
 		list, err := h.ListImages(ctx)
 		return &wherryv1.ListImagesResponse{Images: list}, err
@@ -254,5 +263,5 @@ func (se *session) imagesAnswer(ctx context.Context, request *anypb.Any) (proto.
 		}
 		return out, err
 	}
-	return nil, apierr.BadRequest("a request about images of a kind that this node does not know: %T", m)
+	return nil, apierr.BadRequest("a request of a kind that this node does not know: %T", m)
 }
