@@ -45,6 +45,10 @@ type Config struct {
 	Members Members
 	// Self is this member's id.
 	Self string
+	// Keyring is this member's; without one, nothing is sealed.
+	Keyring *Keyring
+	// Version goes into backups.
+	Version string
 	// Identify finds out which user calls, Peer which member or node.
 	Identify func(ctx context.Context) (api.User, error)
 	Peer     func(ctx context.Context) (pki.Peer, error)

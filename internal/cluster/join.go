@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -110,6 +111,12 @@ func (s *Server) join(ctx context.Context, role pki.Role, name string, token pki
 		return nil, err
 	}
 	changes := append([]store.Change{pass, write}, pin.also...)
+	shared, ok, err := s.cfg.Keyring.share(snap, id)
+	if err != nil {
+		return nil, err
+	} else if ok {
+		changes = append(changes, shared)
+	}
 	if _, err := s.cfg.Store.Commit(ctx, store.Command{Changes: changes}); err != nil {
 		return nil, err
 	}
@@ -151,6 +158,9 @@ func (s *Server) pin(snap *store.Snapshot, role pki.Role, name string, csr pki.C
 		}
 		p.cond = store.Cond{Revision: revision}
 		p.also = append(p.also, store.Change{Op: store.Check, If: store.Cond{Absent: true}, Key: node})
+	}
+	if role == pki.Member {
+		fresh.Public = csr.PublicDER
 	}
 	if role == pki.Member && fresh.Member == "" {
 		if fresh.Member, err = NewMemberID(name); err != nil {
@@ -286,13 +296,24 @@ func (s *Server) renew(ctx context.Context, p pki.Peer, csr pki.CSR) (cert, ca [
 	if cert, ca, err = s.sign(snap, c, &id, csr); err != nil {
 		return nil, nil, err
 	}
-	if slices.Equal(before.Names, id.Names) && slices.Equal(before.Addresses, id.Addresses) {
+	if p.Role == pki.Member {
+		id.Public = csr.PublicDER // members from before sealing have none
+	}
+	shared, share, err := s.cfg.Keyring.share(snap, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !share && bytes.Equal(before.Public, id.Public) && slices.Equal(before.Names, id.Names) && slices.Equal(before.Addresses, id.Addresses) {
 		return cert, ca, nil
 	}
 	write, err := put(identityKey(p.Role, p.Name), id, store.Cond{Revision: revision})
 	if err != nil {
 		return nil, nil, err
 	}
-	_, err = s.cfg.Store.Commit(ctx, store.Command{Changes: []store.Change{write}})
+	changes := []store.Change{write}
+	if share {
+		changes = append(changes, shared)
+	}
+	_, err = s.cfg.Store.Commit(ctx, store.Command{Changes: changes})
 	return cert, ca, err
 }

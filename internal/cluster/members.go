@@ -184,9 +184,15 @@ func (s *Server) unpin(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		_, err = s.cfg.Store.Commit(ctx, store.Command{Changes: []store.Change{
-			{Op: store.Delete, Key: key, If: store.Cond{Revision: now.Revision}}, mark,
-		}})
+		changes := []store.Change{{Op: store.Delete, Key: key, If: store.Cond{Revision: now.Revision}}, mark}
+		// What is written from now on is sealed with a key that it never had.
+		keys, ok, err := s.cfg.Keyring.rotate(snap, m.Key)
+		if err != nil {
+			return err
+		} else if ok {
+			changes = append(changes, keys)
+		}
+		_, err = s.cfg.Store.Commit(ctx, store.Command{Changes: changes})
 		var lost *store.CompareError
 		if !errors.As(err, &lost) {
 			return err

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"crypto/ecdh"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/pki"
+	"github.com/wherry-project/wherry/internal/seal"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
@@ -51,9 +53,11 @@ type authority struct {
 // identity is what the cluster knows of a member or node: its pinned key, and
 // for a member its id in Raft and what its certificate may serve under.
 type identity struct {
-	Role      pki.Role     `json:"role"`
-	Name      string       `json:"name"`
-	Key       string       `json:"key"`
+	Role pki.Role `json:"role"`
+	Name string   `json:"name"`
+	Key  string   `json:"key"`
+	// Public is a member's whole key (PKIX DER), to wrap data keys to.
+	Public    []byte       `json:"public,omitempty"`
 	Member    string       `json:"member,omitempty"`
 	Names     []string     `json:"names,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
@@ -101,6 +105,9 @@ func read[T any](s *store.Snapshot, key api.Key) (v T, revision uint64, err erro
 
 func decode[T any](r *api.Record) (T, error) {
 	var s stored[T]
+	if seal.Is(r.Bytes) {
+		return s.Value, apierr.Unavailable("%s is sealed, and this controld has not been given the key yet; try again, or ask another", r.Key)
+	}
 	if err := json.Unmarshal(r.Bytes, &s); err != nil {
 		return s.Value, apierr.Internal(fmt.Errorf("record %s cannot be read: %w", r.Key, err))
 	}
@@ -114,9 +121,20 @@ func decode[T any](r *api.Record) (T, error) {
 type Founder struct {
 	Name, Member string
 	// Key is the [pki.Hash] of its certificate.
-	Key       string
+	Key string
+	// Public is that key (PKIX DER), and Keyring this member's, which gets the
+	// cluster's first data key.
+	Public    []byte
+	Keyring   *Keyring
 	Names     []string
 	Addresses []netip.Addr
+}
+
+func (f Founder) identity() identity {
+	return identity{
+		Role: pki.Member, Name: f.Name, Key: f.Key, Public: f.Public, Member: f.Member,
+		Names: f.Names, Addresses: f.Addresses,
+	}
 }
 
 // Found gives the records of a new cluster, to be written by one command with
@@ -135,14 +153,20 @@ func Found(a *pki.Authority, s Settings, first Founder) ([]store.Change, error) 
 	if err != nil {
 		return nil, err
 	}
-	pin, err := put(identityKey(pki.Member, first.Name), identity{
-		Role: pki.Member, Name: first.Name, Key: first.Key, Member: first.Member,
-		Names: first.Names, Addresses: first.Addresses,
-	}, fresh)
+	pin, err := put(identityKey(pki.Member, first.Name), first.identity(), fresh)
 	if err != nil {
 		return nil, err
 	}
-	return []store.Change{ca, set, pin}, nil
+	changes := []store.Change{ca, set, pin}
+	if first.Keyring == nil {
+		return changes, nil
+	}
+	pub, err := first.identity().publicKey()
+	if err != nil {
+		return nil, err
+	}
+	data, err := first.Keyring.found(fresh, map[string]*ecdh.PublicKey{first.Key: pub})
+	return append(changes, data), err
 }
 
 // ReadSettings gives the cluster's settings out of its state.

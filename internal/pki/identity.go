@@ -108,6 +108,7 @@ func NewCSR(key crypto.Signer, user string, names []string, addrs []netip.Addr) 
 // wish; the signer decides.
 type CSR struct {
 	Public    crypto.PublicKey
+	PublicDER []byte // PKIX
 	Key       string // the Hash of a certificate for it
 	User      string
 	Names     []string
@@ -128,7 +129,7 @@ func ParseCSR(der []byte) (CSR, error) {
 	if err != nil {
 		return CSR{}, err
 	}
-	c := CSR{Public: r.PublicKey, Key: hash, User: r.Subject.CommonName, Names: r.DNSNames}
+	c := CSR{Public: r.PublicKey, PublicDER: r.RawSubjectPublicKeyInfo, Key: hash, User: r.Subject.CommonName, Names: r.DNSNames}
 	for _, ip := range r.IPAddresses {
 		if a, ok := netip.AddrFromSlice(ip); ok {
 			c.Addresses = append(c.Addresses, a.Unmap())

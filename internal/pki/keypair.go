@@ -3,6 +3,7 @@ package pki
 import (
 	"context"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
@@ -124,6 +125,19 @@ func (k *KeyPair) Leaf() *x509.Certificate { return k.cert.Load().Leaf }
 
 // Self returns who this is to others.
 func (k *KeyPair) Self() Peer { return peerOf(k.Leaf()) }
+
+// PublicDER returns the public key (PKIX).
+func (k *KeyPair) PublicDER() []byte { return k.Leaf().RawSubjectPublicKeyInfo }
+
+// Agree returns the private key as one that agrees on secrets: what was wrapped
+// to the public key is unwrapped with it.
+func (k *KeyPair) Agree() (*ecdh.PrivateKey, error) {
+	key, ok := k.key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("a %T cannot be wrapped to; only ECDSA on P-256 can", k.key)
+	}
+	return key.ECDH()
+}
 
 // CSR returns a request (DER) for a new certificate of the same key, with the
 // names and addresses wished for.

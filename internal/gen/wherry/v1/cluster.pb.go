@@ -891,6 +891,278 @@ func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
 	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+// BackupResponse is the manifest first, and then the contents in parts.
+type BackupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Manifest      *BackupManifest        `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *BackupResponse) GetManifest() *BackupManifest {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type BackupManifest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Format    int32                  `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	ClusterId string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Revision  uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// RFC 3339.
+	Created string `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Objects int64  `protobuf:"varint,6,opt,name=objects,proto3" json:"objects,omitempty"`
+	// Length and hash of the state within the contents.
+	Bytes         int64  `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Sha256        string `protobuf:"bytes,8,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupManifest) Reset() {
+	*x = BackupManifest{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupManifest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupManifest) ProtoMessage() {}
+
+func (x *BackupManifest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupManifest.ProtoReflect.Descriptor instead.
+func (*BackupManifest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BackupManifest) GetFormat() int32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *BackupManifest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *BackupManifest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *BackupManifest) GetCreated() string {
+	if x != nil {
+		return x.Created
+	}
+	return ""
+}
+
+func (x *BackupManifest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *BackupManifest) GetObjects() int64 {
+	if x != nil {
+		return x.Objects
+	}
+	return 0
+}
+
+func (x *BackupManifest) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BackupManifest) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+type RotateSealingKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSealingKeyRequest) Reset() {
+	*x = RotateSealingKeyRequest{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSealingKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSealingKeyRequest) ProtoMessage() {}
+
+func (x *RotateSealingKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSealingKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateSealingKeyRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+type RotateSealingKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The number of the new key.
+	Key           uint32 `protobuf:"varint,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSealingKeyResponse) Reset() {
+	*x = RotateSealingKeyResponse{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSealingKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSealingKeyResponse) ProtoMessage() {}
+
+func (x *RotateSealingKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSealingKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateSealingKeyResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RotateSealingKeyResponse) GetKey() uint32 {
+	if x != nil {
+		return x.Key
+	}
+	return 0
+}
+
 var File_wherry_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_wherry_v1_cluster_proto_rawDesc = "" +
@@ -945,11 +1217,28 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\x14RemoveMemberResponse\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x1c\n" +
-	"\x1aTransferLeadershipResponse*=\n" +
+	"\x1aTransferLeadershipResponse\"\x0f\n" +
+	"\rBackupRequest\"[\n" +
+	"\x0eBackupResponse\x125\n" +
+	"\bmanifest\x18\x01 \x01(\v2\x19.wherry.v1.BackupManifestR\bmanifest\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"\xdf\x01\n" +
+	"\x0eBackupManifest\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\x05R\x06format\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x18\n" +
+	"\acreated\x18\x04 \x01(\tR\acreated\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x18\n" +
+	"\aobjects\x18\x06 \x01(\x03R\aobjects\x12\x14\n" +
+	"\x05bytes\x18\a \x01(\x03R\x05bytes\x12\x16\n" +
+	"\x06sha256\x18\b \x01(\tR\x06sha256\"\x19\n" +
+	"\x17RotateSealingKeyRequest\",\n" +
+	"\x18RotateSealingKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key*=\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fROLE_CONTROL\x10\x01\x12\r\n" +
-	"\tROLE_NODE\x10\x022\xfe\x03\n" +
+	"\tROLE_NODE\x10\x022\x9c\x05\n" +
 	"\aCluster\x127\n" +
 	"\x04Join\x12\x16.wherry.v1.JoinRequest\x1a\x17.wherry.v1.JoinResponse\x12:\n" +
 	"\x05Renew\x12\x17.wherry.v1.RenewRequest\x1a\x18.wherry.v1.RenewResponse\x12:\n" +
@@ -957,7 +1246,9 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\vCreateToken\x12\x1d.wherry.v1.CreateTokenRequest\x1a\x1e.wherry.v1.CreateTokenResponse\x12@\n" +
 	"\aMembers\x12\x19.wherry.v1.MembersRequest\x1a\x1a.wherry.v1.MembersResponse\x12O\n" +
 	"\fRemoveMember\x12\x1e.wherry.v1.RemoveMemberRequest\x1a\x1f.wherry.v1.RemoveMemberResponse\x12a\n" +
-	"\x12TransferLeadership\x12$.wherry.v1.TransferLeadershipRequest\x1a%.wherry.v1.TransferLeadershipResponseBBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
+	"\x12TransferLeadership\x12$.wherry.v1.TransferLeadershipRequest\x1a%.wherry.v1.TransferLeadershipResponse\x12?\n" +
+	"\x06Backup\x12\x18.wherry.v1.BackupRequest\x1a\x19.wherry.v1.BackupResponse0\x01\x12[\n" +
+	"\x10RotateSealingKey\x12\".wherry.v1.RotateSealingKeyRequest\x1a#.wherry.v1.RotateSealingKeyResponseBBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
 
 var (
 	file_wherry_v1_cluster_proto_rawDescOnce sync.Once
@@ -972,7 +1263,7 @@ func file_wherry_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_wherry_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wherry_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_wherry_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_wherry_v1_cluster_proto_goTypes = []any{
 	(Role)(0),                          // 0: wherry.v1.Role
 	(*JoinRequest)(nil),                // 1: wherry.v1.JoinRequest
@@ -990,30 +1281,40 @@ var file_wherry_v1_cluster_proto_goTypes = []any{
 	(*RemoveMemberResponse)(nil),       // 13: wherry.v1.RemoveMemberResponse
 	(*TransferLeadershipRequest)(nil),  // 14: wherry.v1.TransferLeadershipRequest
 	(*TransferLeadershipResponse)(nil), // 15: wherry.v1.TransferLeadershipResponse
+	(*BackupRequest)(nil),              // 16: wherry.v1.BackupRequest
+	(*BackupResponse)(nil),             // 17: wherry.v1.BackupResponse
+	(*BackupManifest)(nil),             // 18: wherry.v1.BackupManifest
+	(*RotateSealingKeyRequest)(nil),    // 19: wherry.v1.RotateSealingKeyRequest
+	(*RotateSealingKeyResponse)(nil),   // 20: wherry.v1.RotateSealingKeyResponse
 }
 var file_wherry_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: wherry.v1.JoinRequest.role:type_name -> wherry.v1.Role
 	0,  // 1: wherry.v1.CreateTokenRequest.role:type_name -> wherry.v1.Role
 	11, // 2: wherry.v1.MembersResponse.members:type_name -> wherry.v1.Member
-	1,  // 3: wherry.v1.Cluster.Join:input_type -> wherry.v1.JoinRequest
-	3,  // 4: wherry.v1.Cluster.Renew:input_type -> wherry.v1.RenewRequest
-	5,  // 5: wherry.v1.Cluster.Enter:input_type -> wherry.v1.EnterRequest
-	7,  // 6: wherry.v1.Cluster.CreateToken:input_type -> wherry.v1.CreateTokenRequest
-	9,  // 7: wherry.v1.Cluster.Members:input_type -> wherry.v1.MembersRequest
-	12, // 8: wherry.v1.Cluster.RemoveMember:input_type -> wherry.v1.RemoveMemberRequest
-	14, // 9: wherry.v1.Cluster.TransferLeadership:input_type -> wherry.v1.TransferLeadershipRequest
-	2,  // 10: wherry.v1.Cluster.Join:output_type -> wherry.v1.JoinResponse
-	4,  // 11: wherry.v1.Cluster.Renew:output_type -> wherry.v1.RenewResponse
-	6,  // 12: wherry.v1.Cluster.Enter:output_type -> wherry.v1.EnterResponse
-	8,  // 13: wherry.v1.Cluster.CreateToken:output_type -> wherry.v1.CreateTokenResponse
-	10, // 14: wherry.v1.Cluster.Members:output_type -> wherry.v1.MembersResponse
-	13, // 15: wherry.v1.Cluster.RemoveMember:output_type -> wherry.v1.RemoveMemberResponse
-	15, // 16: wherry.v1.Cluster.TransferLeadership:output_type -> wherry.v1.TransferLeadershipResponse
-	10, // [10:17] is the sub-list for method output_type
-	3,  // [3:10] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	18, // 3: wherry.v1.BackupResponse.manifest:type_name -> wherry.v1.BackupManifest
+	1,  // 4: wherry.v1.Cluster.Join:input_type -> wherry.v1.JoinRequest
+	3,  // 5: wherry.v1.Cluster.Renew:input_type -> wherry.v1.RenewRequest
+	5,  // 6: wherry.v1.Cluster.Enter:input_type -> wherry.v1.EnterRequest
+	7,  // 7: wherry.v1.Cluster.CreateToken:input_type -> wherry.v1.CreateTokenRequest
+	9,  // 8: wherry.v1.Cluster.Members:input_type -> wherry.v1.MembersRequest
+	12, // 9: wherry.v1.Cluster.RemoveMember:input_type -> wherry.v1.RemoveMemberRequest
+	14, // 10: wherry.v1.Cluster.TransferLeadership:input_type -> wherry.v1.TransferLeadershipRequest
+	16, // 11: wherry.v1.Cluster.Backup:input_type -> wherry.v1.BackupRequest
+	19, // 12: wherry.v1.Cluster.RotateSealingKey:input_type -> wherry.v1.RotateSealingKeyRequest
+	2,  // 13: wherry.v1.Cluster.Join:output_type -> wherry.v1.JoinResponse
+	4,  // 14: wherry.v1.Cluster.Renew:output_type -> wherry.v1.RenewResponse
+	6,  // 15: wherry.v1.Cluster.Enter:output_type -> wherry.v1.EnterResponse
+	8,  // 16: wherry.v1.Cluster.CreateToken:output_type -> wherry.v1.CreateTokenResponse
+	10, // 17: wherry.v1.Cluster.Members:output_type -> wherry.v1.MembersResponse
+	13, // 18: wherry.v1.Cluster.RemoveMember:output_type -> wherry.v1.RemoveMemberResponse
+	15, // 19: wherry.v1.Cluster.TransferLeadership:output_type -> wherry.v1.TransferLeadershipResponse
+	17, // 20: wherry.v1.Cluster.Backup:output_type -> wherry.v1.BackupResponse
+	20, // 21: wherry.v1.Cluster.RotateSealingKey:output_type -> wherry.v1.RotateSealingKeyResponse
+	13, // [13:22] is the sub-list for method output_type
+	4,  // [4:13] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_wherry_v1_cluster_proto_init() }
@@ -1027,7 +1328,7 @@ func file_wherry_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wherry_v1_cluster_proto_rawDesc), len(file_wherry_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
