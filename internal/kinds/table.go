@@ -8,6 +8,7 @@ import (
 	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/kinds/discovery"
 	"github.com/wherry-project/wherry/internal/kinds/events"
+	"github.com/wherry-project/wherry/internal/kinds/rbac"
 )
 
 // Table makes the table of all kinds. Discovery lists them in its order.
@@ -26,5 +27,9 @@ func Table() *api.Kinds {
 		coordination.Lease(),
 		discovery.EndpointSlice(),
 		events.Event(),
+		rbac.ClusterRoleBinding(),
+		rbac.ClusterRole(),
+		rbac.RoleBinding(),
+		rbac.Role(),
 	)
 }

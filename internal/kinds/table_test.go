@@ -72,6 +72,9 @@ func TestRows(t *testing.T) {
 	for _, text := range examples(t) {
 		k, obj := read(t, table, text)
 		seen[k.GVK().String()] = true
+		if k.Cells == nil {
+			continue // name and time of creation, which internal/render prints
+		}
 		cells, _ := k.Cells(obj, now)
 		if len(cells) != len(k.Columns) {
 			t.Errorf("%s has %d cells and %d columns", k.Kind, len(cells), len(k.Columns))
@@ -290,7 +293,9 @@ func rules(k *api.Kind, obj, old api.Object) {
 			k.ValidateStatus(c, old)
 		}
 	}
-	k.Cells(obj, now)
+	if k.Cells != nil {
+		k.Cells(obj, now)
+	}
 	k.Index(obj)
 	if k.SpecOf != nil {
 		k.SpecOf(obj)

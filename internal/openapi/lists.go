@@ -272,6 +272,34 @@ var listTypes = map[string]map[string]listType{
 		"endpoints": {list: "atomic"},
 		"ports":     {list: "atomic"},
 	},
+	"io.k8s.api.rbac.v1.AggregationRule": {
+		"clusterRoleSelectors": {list: "atomic"},
+	},
+	"io.k8s.api.rbac.v1.ClusterRole": {
+		"rules": {list: "atomic"},
+	},
+	"io.k8s.api.rbac.v1.ClusterRoleBinding": {
+		"subjects": {list: "atomic"},
+	},
+	"io.k8s.api.rbac.v1.PolicyRule": {
+		"apiGroups":       {list: "atomic"},
+		"nonResourceURLs": {list: "atomic"},
+		"resourceNames":   {list: "atomic"},
+		"resources":       {list: "atomic"},
+		"verbs":           {list: "atomic"},
+	},
+	"io.k8s.api.rbac.v1.Role": {
+		"rules": {list: "atomic"},
+	},
+	"io.k8s.api.rbac.v1.RoleBinding": {
+		"subjects": {list: "atomic"},
+	},
+	"io.k8s.api.rbac.v1.RoleRef": {
+		".": {atomicMap: true},
+	},
+	"io.k8s.api.rbac.v1.Subject": {
+		".": {atomicMap: true},
+	},
 	"io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector": {
 		".":                {atomicMap: true},
 		"matchExpressions": {list: "atomic"},
