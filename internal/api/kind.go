@@ -103,6 +103,12 @@ type Subresource struct {
 	// New gives an empty body where that is not the parent's kind; nil
 	// otherwise, and where the body is a stream.
 	New func() runtime.Object
+	// OnUpdate keeps of old what a write of the subresource may not change,
+	// where its body is the parent's kind and it is none of status, scale and
+	// finalize. ValidateUpdate checks such a write instead of the kind's own;
+	// the kind's Validate runs as well.
+	OnUpdate       func(obj, old Object)
+	ValidateUpdate func(obj, old Object) field.ErrorList
 }
 
 // Scale reads and writes the scale of an object.

@@ -252,7 +252,11 @@ func (s *Server) validate(k *api.Kind, obj, old api.Object, sub string) field.Er
 	if old == nil && k.ValidateCreate != nil {
 		errs = append(errs, k.ValidateCreate(obj)...)
 	}
-	if old != nil && k.ValidateUpdate != nil {
+	way, _ := k.Subresource(sub)
+	switch {
+	case old != nil && way.ValidateUpdate != nil:
+		errs = append(errs, way.ValidateUpdate(obj, old)...)
+	case old != nil && k.ValidateUpdate != nil:
 		errs = append(errs, k.ValidateUpdate(obj, old)...)
 	}
 	return errs

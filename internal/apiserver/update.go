@@ -205,6 +205,10 @@ func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *a
 		obj = finalized(obj, old)
 	case sub == "" && k.OnUpdate != nil:
 		k.OnUpdate(obj, old)
+	default:
+		if way, ok := k.Subresource(sub); ok && way.OnUpdate != nil {
+			way.OnUpdate(obj, old)
+		}
 	}
 	var track func(api.Object) error
 	if !w.applied {
