@@ -46,7 +46,7 @@ type Config struct {
 	// LogBolt. A directory with a bolt log is converted when it is opened with
 	// LogWherry, a directory of the other kind stays as it is.
 	Log string
-	// FS is what the log and the format file are kept on: the operating
+	// FS is what the log, the snapshots and the format file are kept on: the operating
 	// system's files if it is nil, or one with faults for a test.
 	FS raftlog.FS
 	// DiskNews, if it is not nil, is told when the disk becomes slow or full
@@ -100,6 +100,9 @@ func (c Config) withDefaults() Config {
 	set(&c.Timeouts.Election, 400*time.Millisecond)
 	set(&c.Timeouts.Lease, min(c.Timeouts.Heartbeat, 300*time.Millisecond))
 	set(&c.Timeouts.Request, 10*time.Second)
+	if c.FS == nil {
+		c.FS = raftlog.Disk{}
+	}
 	set(&c.Limits.EntryCommands, 512)
 	set(&c.Limits.EntryBytes, 512<<10)
 	set(&c.Limits.Queue, 4096)

@@ -8,10 +8,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/wherry-project/wherry/internal/raftlog"
 )
 
 // directoryFormat goes up when the files in a data directory change.
@@ -21,13 +22,15 @@ const directoryFormat = 1
 type directory struct {
 	Format int    `json:"format"`
 	Member string `json:"member"`
+	// Cluster is empty where nobody said.
+	Cluster string `json:"cluster,omitempty"`
 }
 
 // disk is the replica's files.
 type disk struct {
 	bolt      *raftboltdb.BoltStore
 	logs      *logStore
-	snapshots *raft.FileSnapshotStore
+	snapshots *snapshots
 }
 
 // remedy is what to do about a damaged replica.
@@ -35,11 +38,16 @@ const remedy = "this replica cannot go on with its data: remove the member from 
 
 // openDisk opens the data directory, or makes it. Whatever is damaged or does
 // not belong together is an error; nothing is mended in silence.
-func openDisk(dir, member string, log raftLogger) (d *disk, err error) {
+func openDisk(dir, member string, log raftLogger) (*disk, error) {
+	return openDiskOn(raftlog.Disk{}, dir, member, "", log)
+}
+
+// openDiskOn is openDisk for the data of one cluster on one file system.
+func openDiskOn(fs raftlog.FS, dir, member, cluster string, log raftLogger) (d *disk, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("raft data: %w", err)
 	}
-	if err := checkFormat(dir, member); err != nil {
+	if err := checkFormat(dir, member, cluster); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(dir, "log.db")
@@ -57,11 +65,18 @@ func openDisk(dir, member string, log raftLogger) (d *disk, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, log)
+	last, err := logs.LastIndex()
 	if err != nil {
-		return nil, fmt.Errorf("raft data: %w", err)
+		return nil, fmt.Errorf("raft data: %s: %w", path, err)
 	}
-	if err := checkSnapshots(snapshots, first); err != nil {
+	snapshots, err := openSnapshots(fs, filepath.Join(dir, "snap"), cluster, log.log)
+	if err == nil {
+		err = snapshots.takeOver(dir, log)
+	}
+	if err == nil {
+		err = snapshots.check(first, last)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("raft data: %s: %w; %s", dir, err, remedy)
 	}
 	return &disk{bolt, logs, snapshots}, nil
@@ -126,14 +141,14 @@ func checkLength(path string) error {
 }
 
 // checkFormat reads the format file, or writes it into a new directory.
-func checkFormat(dir, member string) error {
+func checkFormat(dir, member, cluster string) error {
 	path := filepath.Join(dir, "format.json")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if _, err := os.Stat(filepath.Join(dir, "log.db")); err == nil {
 			return fmt.Errorf("raft data: %s has a log but no format.json; %s", dir, remedy)
 		}
-		return writeFormat(path, directory{directoryFormat, member})
+		return writeFormat(path, directory{directoryFormat, member, cluster})
 	}
 	if err != nil {
 		return fmt.Errorf("raft data: %w", err)
@@ -147,6 +162,8 @@ func checkFormat(dir, member string) error {
 		return fmt.Errorf("raft data: %s is of format %d, this version knows up to %d: start the newer version that wrote it", dir, d.Format, directoryFormat)
 	case d.Member != member:
 		return fmt.Errorf("raft data: %s belongs to member %s, this is %s: use the directory of this member", dir, d.Member, member)
+	case d.Cluster != "" && cluster != "" && d.Cluster != cluster:
+		return fmt.Errorf("raft data: %s belongs to cluster %s, this member is of cluster %s: use the directory of this cluster", dir, d.Cluster, cluster)
 	}
 	return nil
 }
@@ -180,28 +197,4 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// checkSnapshots looks whether the newest snapshot is whole and the log goes on
-// where it ends.
-func checkSnapshots(s *raft.FileSnapshotStore, firstLog uint64) error {
-	metas, err := s.List()
-	if err != nil {
-		return err
-	}
-	var last uint64
-	if len(metas) > 0 {
-		last = metas[0].Index
-		_, r, err := s.Open(metas[0].ID) // compares the checksum
-		if err != nil {
-			return fmt.Errorf("snapshot %s is damaged: %w", metas[0].ID, err)
-		}
-		if err := r.Close(); err != nil {
-			return err
-		}
-	}
-	if firstLog > last+1 {
-		return fmt.Errorf("the log begins at entry %d, but the newest snapshot ends at %d", firstLog, last)
-	}
-	return nil
 }

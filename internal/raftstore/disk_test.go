@@ -71,12 +71,12 @@ func TestDamage(t *testing.T) {
 		{"half of the log", "log.db", edit("log.db", func(b []byte) []byte { return b[:len(b)/2] })},
 		{"the log's head", "log.db", edit("log.db", func(b []byte) []byte { clear(b[:8192]); return b })},
 		{"not a log", "log.db", edit("log.db", func([]byte) []byte { return []byte("hello") })},
-		{"the snapshot", "damaged", edit("snapshots/*/state.bin", flip("xxxx"))},
+		{"the snapshot", "damaged", edit("snap/snapshot-*", flip("xxxx"))},
 		{"a newer format", "newer version", edit("format.json", func([]byte) []byte { return []byte(`{"format":2,"member":"m1"}`) })},
 		{"no format", "cannot be read", edit("format.json", func([]byte) []byte { return nil })},
 		{"another member", "belongs to member m9", edit("format.json", func([]byte) []byte { return []byte(`{"format":1,"member":"m9"}`) })},
 		{"format file gone", "no format.json", func(dir string) { _ = os.Remove(filepath.Join(dir, "format.json")) }},
-		{"snapshots gone", "newest snapshot ends at 0", func(dir string) { _ = os.RemoveAll(filepath.Join(dir, "snapshots")) }},
+		{"snapshots gone", "newest whole snapshot ends at 0", func(dir string) { _ = os.RemoveAll(filepath.Join(dir, "snap")) }},
 	} {
 		said := damage(test.name, test.f)
 		if (test.say == "") != (said == "") || !strings.Contains(said, test.say) {

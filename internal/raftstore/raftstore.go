@@ -83,7 +83,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	d, err := openDisk(cfg.Dir, cfg.ID, raftLogger{log: cfg.Logger})
+	d, err := openDiskOn(cfg.FS, cfg.Dir, cfg.ID, cfg.Cluster, raftLogger{log: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}

@@ -142,7 +142,7 @@ func TestPastIsWhatItWas(t *testing.T) {
 
 func TestRestoreRefusesDamage(t *testing.T) {
 	m := NewMem(nil, Limits{})
-	replay(t, m, randomLog(t, 1, 60))
+	replay(t, m, randomLog(t, 1, 20))
 	good := persisted(t, m)
 	newer := bytes.Clone(good)
 	newer[len(snapshotMagic)]++
