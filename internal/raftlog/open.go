@@ -20,51 +20,55 @@ type Found struct {
 
 // Open opens the log in a directory, or makes an empty one. All of it is read:
 // damage shows now, not when an entry is needed.
-func Open(fs FS, dir string, options Options) (l *Log, found Found, err error) {
+func Open(fs FS, dir string, options Options) (*Log, Found, error) {
 	if options.SegmentBytes == 0 {
 		options.SegmentBytes = 8 << 20
 	}
-	l = &Log{fs: fs, dir: dir, options: options}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("log in %s: %w", dir, err), l.release())
-		}
-	}()
+	l := &Log{fs: fs, dir: dir, options: options}
+	found, err := l.open()
+	if err != nil {
+		return nil, found, errors.Join(fmt.Errorf("log in %s: %w", dir, err), l.release())
+	}
+	return l, found, nil
+}
+
+func (l *Log) open() (found Found, err error) {
+	fs, dir := l.fs, l.dir
 	if err = fs.MkdirAll(dir); err != nil {
-		return nil, found, err
+		return found, err
 	}
 	if err = fs.SyncDir(filepath.Dir(dir)); err != nil {
-		return nil, found, err
+		return found, err
 	}
 	if l.lock, err = fs.Lock(dir); err != nil {
-		return nil, found, err
+		return found, err
 	}
 	seqs, err := l.list()
 	if err != nil {
-		return nil, found, err
+		return found, err
 	}
 	for _, seq := range seqs {
 		s, err := openSegment(fs, dir, segmentName(seq), seq)
 		if err != nil {
-			return nil, found, err
+			return found, err
 		}
 		l.segments = append(l.segments, s)
 	}
-	if options.Must && len(l.segments) == 0 {
-		return nil, found, fmt.Errorf("%w: its segments are gone", ErrDamaged)
+	if l.options.Must && len(l.segments) == 0 {
+		return found, fmt.Errorf("%w: its segments are gone", ErrDamaged)
 	}
 	torn, err := l.replay(&found)
 	if err != nil {
-		return nil, found, err
+		return found, err
 	}
 	if len(l.segments) == 0 {
-		return l, found, l.rotate(0)
+		return found, l.rotate(0)
 	}
 	// What a process that was killed had written is in the log now, and must
 	// stay there.
 	now := l.current()
 	if err = now.file.Sync(); err != nil {
-		return nil, found, err
+		return found, err
 	}
 	if torn {
 		found.Cut = fmt.Sprintf("%s was cut off at byte %d, behind entry %d", now.name, now.end, l.last)
@@ -72,9 +76,9 @@ func Open(fs FS, dir string, options Options) (l *Log, found Found, err error) {
 		if err = l.rotate(0); errors.Is(err, ErrFull) {
 			err = nil // it can be read, and written when there is room
 		}
-		return l, found, err
+		return found, err
 	}
-	return l, found, nil
+	return found, nil
 }
 
 // list gives the segments there are, and removes what was never one.

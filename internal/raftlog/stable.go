@@ -32,31 +32,34 @@ const (
 var ErrTooLarge = errors.New("too large to be kept")
 
 // OpenStable opens the file, or makes it.
-func OpenStable(fs FS, path string) (s *Stable, err error) {
-	s = &Stable{values: map[string][]byte{}}
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
-			if s.file != nil {
-				err = errors.Join(err, s.file.Close())
-			}
+func OpenStable(fs FS, path string) (*Stable, error) {
+	s := &Stable{values: map[string][]byte{}}
+	if err := s.open(fs, path); err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+		if s.file != nil {
+			err = errors.Join(err, s.file.Close())
 		}
-	}()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Stable) open(fs FS, path string) (err error) {
 	s.file, err = fs.Open(path, 0)
 	if errors.Is(err, os.ErrNotExist) {
-		return s, s.create(fs, path)
+		return s.create(fs, path)
 	} else if err != nil {
-		return nil, err
+		return err
 	}
 	b := make([]byte, 2*slotBytes)
 	if n, err := s.file.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("%w: it has %d bytes of %d (%w)", ErrDamaged, n, len(b), err)
+		return fmt.Errorf("%w: it has %d bytes of %d (%w)", ErrDamaged, n, len(b), err)
 	}
 	var reason error
 	for i := range 2 {
 		number, values, err := decodeSlot(b[i*slotBytes : (i+1)*slotBytes])
 		if errors.Is(err, ErrNewer) {
-			return nil, err
+			return err
 		}
 		if err != nil {
 			reason = err
@@ -65,10 +68,10 @@ func OpenStable(fs FS, path string) (s *Stable, err error) {
 		}
 	}
 	if s.number == 0 {
-		return nil, reason
+		return reason
 	}
 	// What a killed process wrote is seen now, and must stay.
-	return s, s.file.Sync()
+	return s.file.Sync()
 }
 
 // create makes the file under another name, so that it is there as a whole.

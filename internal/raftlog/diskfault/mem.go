@@ -35,8 +35,7 @@ type Mem struct {
 	// zero there is no such moment.
 	left int
 	cut  bool
-	// Room is how many bytes may be allocated; 0 is no bound.
-	room int64
+	room int64 // how many bytes the files may take; 0 is no bound
 	life int // goes up with each restart, so that old files are of no use
 }
 
@@ -93,14 +92,26 @@ func (m *Mem) Cut() bool {
 	return m.cut
 }
 
+// Kill ends the processes that use the disk: their files are closed, and what
+// they wrote is there, but not sure until it is synced.
+func (m *Mem) Kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.begin()
+}
+
+func (m *Mem) begin() {
+	m.life++
+	m.cut, m.left = false, -1
+	clear(m.locks)
+}
+
 // Restart turns the power off, if it is not, and on again. All files are
 // closed, and what was not synced is lost, or some of it.
 func (m *Mem) Restart() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.life++
-	m.cut, m.left = false, -1
-	clear(m.locks)
+	m.begin()
 	paths := make([]string, 0, len(m.dirs))
 	for path := range m.dirs {
 		paths = append(paths, path)
