@@ -139,3 +139,27 @@ func TestLogStore(t *testing.T) {
 		t.Errorf("a damaged entry: %v", err)
 	}
 }
+
+// TestSnapshotCost writes log and counts what its snapshots cost, for states of
+// several sizes and writes of several sizes: never more than some times the
+// log, and a restart never reads more than some times the state.
+func TestSnapshotCost(t *testing.T) {
+	for _, state := range []uint64{1 << 10, 1 << 20, 100 << 20, 4 << 30} {
+		for _, entry := range []uint64{200, 2000, 500 << 10} {
+			var log, entries, all, cost, longest uint64
+			for all < 4*state+1<<30 {
+				log, entries, all = log+entry, entries+1, all+entry
+				if longest = max(longest, log); snapshotDue(log, entries, 16384, state) {
+					cost += state
+					log, entries = 0, 0
+				}
+			}
+			if cost > 2*all+state {
+				t.Errorf("state of %d, entries of %d: %d bytes of snapshots for %d of log", state, entry, cost, all)
+			}
+			if longest > max(2*logBytes, state) {
+				t.Errorf("state of %d, entries of %d: the log grew to %d", state, entry, longest)
+			}
+		}
+	}
+}

@@ -300,12 +300,20 @@ func (s *Store) applying() {
 	}
 	s.transport.committedIs(r.CommitIndex())
 	bytes, entries := s.disk.logs.sinceSnapshot()
-	if bytes >= logBytes || entries >= s.cfg.Limits.SnapshotEntries {
+	if snapshotDue(bytes, entries, s.cfg.Limits.SnapshotEntries, uint64(s.disk.snapshots.newest.Load())) {
 		select {
 		case s.compact <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// snapshotDue reports whether there is log enough for a snapshot. It is at least
+// half as large as the last snapshot, so that a byte of log never costs more
+// than two or so of snapshots, however large the state; and it is bounded by the
+// state, or a constant, so that a restart never reads much more than the state.
+func snapshotDue(bytes, entries, limit, last uint64) bool {
+	return (bytes >= logBytes || entries >= limit) && bytes >= last/2
 }
 
 // compactLog makes a snapshot whenever the log has grown enough, and lets the
