@@ -217,6 +217,50 @@ func TestNodeCutOff(t *testing.T) {
 	}
 }
 
+// TestNodeCutOffFromLeader leaves a node the followers only: it stays Ready, and
+// its pods come and go, through them.
+func TestNodeCutOffFromLeader(t *testing.T) {
+	breaks(t)
+	ns := namespace(t)
+	first := leader(t)
+	address := "10.99.1." + strings.TrimPrefix(first, "c")
+	route := func(ctx context.Context, what string) error {
+		out, err := suite.Exec(ctx, "n1", "ip", "route", what, "blackhole", address)
+		if err != nil {
+			return fmt.Errorf("%w %s", err, out)
+		}
+		return nil
+	}
+	if err := route(t.Context(), "add"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := route(context.Background(), "del"); err != nil {
+			t.Error(err)
+		}
+	})
+	begun, n := time.Now(), 0
+	for ; time.Since(begun) < 2*nodeGrace; n++ {
+		name := fmt.Sprintf("p%d", n)
+		apply(t, ns, podYAML(name, "n1", busyboxImage, waits(name+"-"+ns, 0), "spec.restartPolicy: Never"))
+		awaitReady(t, ns, name)
+		if c, err := nodeReady(t.Context(), t, "n1"); err != nil || c.Status != corev1.ConditionTrue {
+			t.Fatalf("n1, %v after it lost the leader: %v %+v", time.Since(begun), err, c)
+		}
+		end(t, "n1", name+"-"+ns)
+		awaitPod(t, ns, name, 10*time.Second, func(p *corev1.Pod) error {
+			if p.Status.Phase != corev1.PodSucceeded {
+				return fmt.Errorf("pod %s is %s", name, p.Status.Phase)
+			}
+			return nil
+		})
+	}
+	t.Logf("%d pods came and went through the followers", n)
+	if now := leader(t); now != first {
+		t.Fatalf("%s leads, no longer %s: nothing was tested", now, first)
+	}
+}
+
 // awaitEndpoints waits until exactly these pods are a service's ready endpoints.
 func awaitEndpoints(t *testing.T, ns, service string, want ...string) {
 	t.Helper()
