@@ -14,10 +14,18 @@ import (
 	"github.com/wherry-project/wherry/internal/apierr"
 )
 
-// post serves the subresources that are created: bindings.
+// post serves the subresources that are created: bindings, evictions and
+// tokens.
 func (s *Server) post(ctx context.Context, u api.User, k *api.Kind, t api.Target, obj runtime.Object, o api.WriteOptions) (api.Value, error) {
 	sub, _ := k.Subresource(t.Subresource)
-	if t.Subresource != "binding" {
+	if k.Group == "" && k.Resource == "pods" && t.Subresource == "eviction" {
+		return s.evict(ctx, u, k, t, obj, o)
+	}
+	switch t.Subresource {
+	case "binding":
+	case "token":
+		return s.requestToken(ctx, u, k, t, obj, o)
+	default:
 		return api.Value{}, errStream(k, t)
 	}
 	binding, ok := obj.(*corev1.Binding)

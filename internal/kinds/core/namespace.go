@@ -93,3 +93,5 @@ func allVerbs() []string {
 }
 
 func statusVerbs() []string { return []string{"get", "patch", "update"} }
+
+func proxyVerbs() []string { return []string{"create", "delete", "get", "patch", "update"} }

@@ -27,6 +27,7 @@ func Node() *api.Kind {
 		ShortNames: []string{"no"},
 		Verbs:      allVerbs(),
 		Subresources: []api.Subresource{
+			{Name: "proxy", Kind: "NodeProxyOptions", Verbs: proxyVerbs()},
 			{Name: "status", Verbs: statusVerbs()},
 		},
 		New:     func() api.Object { return &corev1.Node{} },

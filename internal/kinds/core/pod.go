@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/wherry-project/wherry/internal/api"
@@ -23,9 +24,13 @@ func Pod() *api.Kind {
 		Subresources: []api.Subresource{
 			{Name: "attach", Kind: "PodAttachOptions", Verbs: []string{"create", "get"}},
 			{Name: "binding", Kind: "Binding", New: func() runtime.Object { return &corev1.Binding{} }, Verbs: []string{"create"}},
+			{Name: "ephemeralcontainers", Verbs: statusVerbs(), OnUpdate: api.OnPair(KeepForEphemeral), ValidateUpdate: api.CheckPair(ValidateEphemeralUpdate)},
+			{Name: "eviction", Group: "policy", Version: "v1", Kind: "Eviction", New: func() runtime.Object { return &policyv1.Eviction{} }, Verbs: []string{"create"}},
 			{Name: "exec", Kind: "PodExecOptions", Verbs: []string{"create", "get"}},
 			{Name: "log", Verbs: []string{"get"}},
 			{Name: "portforward", Kind: "PodPortForwardOptions", Verbs: []string{"create", "get"}},
+			{Name: "proxy", Kind: "PodProxyOptions", Verbs: proxyVerbs()},
+			{Name: "resize", Verbs: statusVerbs(), OnUpdate: api.OnPair(KeepForResize), ValidateUpdate: api.CheckPair(ValidateResizeUpdate)},
 			{Name: "status", Verbs: statusVerbs()},
 		},
 		New: func() api.Object { return &corev1.Pod{} },
@@ -40,6 +45,7 @@ func Pod() *api.Kind {
 		OnStatus:            api.OnPair(keepOfPod),
 		SpecOf:              api.Of(func(p *corev1.Pod) any { return &p.Spec }),
 		Validate:            api.Check(validatePod),
+		ValidateCreate:      api.Check(validateNewPod),
 		ValidateUpdate:      api.CheckPair(validatePodUpdate),
 		ValidateStatus:      api.CheckPair(validatePodStatus),
 		Columns:             podColumns(),

@@ -18,10 +18,6 @@ import (
 func validatePod(p *corev1.Pod) field.ErrorList {
 	path := field.NewPath("spec")
 	errs := podspec.Validate(&p.Spec, podspec.InPod, path)
-	if len(p.Spec.EphemeralContainers) > 0 {
-		// They come by a subresource of their own only, which is not served yet.
-		errs = append(errs, field.Forbidden(path.Child("ephemeralContainers"), "cannot be set on create"))
-	}
 	if p.Spec.NodeName != "" && len(p.Spec.SchedulingGates) > 0 {
 		errs = append(errs, field.Forbidden(path.Child("nodeName"), "cannot be set until all schedulingGates have been cleared"))
 	}
@@ -31,6 +27,14 @@ func validatePod(p *corev1.Pod) field.ErrorList {
 		}
 	}
 	return errs
+}
+
+// validateNewPod refuses what a pod gets later only.
+func validateNewPod(p *corev1.Pod) field.ErrorList {
+	if len(p.Spec.EphemeralContainers) > 0 {
+		return field.ErrorList{field.Forbidden(field.NewPath("spec", "ephemeralContainers"), "cannot be set on create")}
+	}
+	return nil
 }
 
 const mayChange = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +

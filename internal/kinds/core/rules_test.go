@@ -35,6 +35,9 @@ func check(k *api.Kind, obj api.Object) field.ErrorList {
 	if k.Validate != nil {
 		errs = append(errs, k.Validate(obj)...)
 	}
+	if k.ValidateCreate != nil {
+		errs = append(errs, k.ValidateCreate(obj)...)
+	}
 	return errs
 }
 

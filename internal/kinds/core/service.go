@@ -24,6 +24,7 @@ func Service() *api.Kind {
 		Namespaced: true,
 		Verbs:      allVerbs(),
 		Subresources: []api.Subresource{
+			{Name: "proxy", Kind: "ServiceProxyOptions", Verbs: proxyVerbs()},
 			{Name: "status", Verbs: statusVerbs()},
 		},
 		New:       func() api.Object { return &corev1.Service{} },
