@@ -25,8 +25,10 @@ func (s *Server) Get(ctx context.Context, u api.User, t api.Target, o api.GetOpt
 	}
 	switch t.Subresource {
 	case "", "status", "scale":
-	default:
-		return api.Value{}, errStream(k, t)
+	default: // what changes a part of the object reads as the object
+		if sub, ok := k.Subresource(t.Subresource); !ok || sub.OnUpdate == nil {
+			return api.Value{}, errStream(k, t)
+		}
 	}
 	at, err := readAt(o.ResourceVersion, "", 0)
 	if err != nil {
@@ -111,6 +113,11 @@ func (s *Server) listWithin(ctx context.Context, u api.User, t api.Target, o api
 	if err != nil {
 		return nil, err
 	}
+	return s.shownPage(k, p)
+}
+
+// shownPage gives a page in the version of the request.
+func (s *Server) shownPage(k *api.Kind, p *api.Page) (_ *api.Page, err error) {
 	for i, r := range p.Records {
 		if p.Records[i], err = s.codec.View(k, s.live(r)); err != nil {
 			return nil, err
