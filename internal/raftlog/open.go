@@ -47,6 +47,10 @@ func (l *Log) open() (found Found, err error) {
 	if err != nil {
 		return found, err
 	}
+	// The names that a killed process left are seen, and must stay so.
+	if err = fs.SyncDir(dir); err != nil {
+		return found, err
+	}
 	for _, seq := range seqs {
 		s, err := openSegment(fs, dir, segmentName(seq), seq)
 		if err != nil {

@@ -71,7 +71,10 @@ func (s *Stable) open(fs FS, path string) (err error) {
 		return reason
 	}
 	// What a killed process wrote is seen now, and must stay.
-	return s.file.Sync()
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	return fs.SyncDir(filepath.Dir(path))
 }
 
 // create makes the file under another name, so that it is there as a whole.
