@@ -14,11 +14,19 @@ import (
 // Table makes the table of all kinds. Discovery lists them in its order.
 func Table() *api.Kinds {
 	return api.NewKinds(
+		core.ComponentStatus(),
 		core.ConfigMap(),
+		core.Endpoints(),
 		core.Event(),
+		core.LimitRange(),
 		core.Namespace(),
 		core.Node(),
+		core.PersistentVolumeClaim(),
+		core.PersistentVolume(),
 		core.Pod(),
+		core.PodTemplate(),
+		core.ReplicationController(),
+		core.ResourceQuota(),
 		core.Secret(),
 		core.ServiceAccount(),
 		core.Service(),

@@ -40,8 +40,8 @@ func TestServiceDefaults(t *testing.T) {
 			`{type: ClusterIP, clusterIP: None, clusterIPs: [None], sessionAffinity: None, internalTrafficPolicy: Cluster, ipFamilies: [IPv4, IPv6], ipFamilyPolicy: RequireDualStack}`,
 		},
 		{
-			"own address", `clusterIP: "fd00::1", ports: [{port: 80}]`,
-			`{type: ClusterIP, clusterIP: "fd00::1", clusterIPs: ["fd00::1"], sessionAffinity: None, internalTrafficPolicy: Cluster, ipFamilies: [IPv6], ipFamilyPolicy: SingleStack, ports: [{port: 80, protocol: TCP, targetPort: 80}]}`,
+			"own address", `clusterIP: "10.96.0.9", ports: [{port: 80}]`,
+			`{type: ClusterIP, clusterIP: "10.96.0.9", clusterIPs: ["10.96.0.9"], sessionAffinity: None, internalTrafficPolicy: Cluster, ipFamilies: [IPv4], ipFamilyPolicy: SingleStack, ports: [{port: 80, protocol: TCP, targetPort: 80}]}`,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestServiceInvalid(t *testing.T) {
 		{"class", service(`loadBalancerClass: a/b, ports: [{port: 1}]`), []string{"spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'"}},
 		{"health port", service(`healthCheckNodePort: 30000, ports: [{port: 1}]`), []string{"spec.healthCheckNodePort: Invalid value: 30000: may only be set when"}},
 		{"family", service(`ipFamilies: [IPv5], ports: [{port: 1}]`), []string{`spec.ipFamilies[0]: Unsupported value: "IPv5": supported values: "IPv4", "IPv6"`}},
-		{"family of address", service(`clusterIP: 10.96.0.9, ipFamilies: [IPv6], ports: [{port: 1}]`), []string{"spec.clusterIPs[0]: Invalid value: \"10.96.0.9\": expected an IPv6 value as indicated by `ipFamilies[0]`"}},
+		{"family of address", service(`clusterIP: 10.96.0.9, ipFamilies: [IPv6], ports: [{port: 1}]`), []string{`spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster`, "spec.clusterIPs[0]: Invalid value: \"10.96.0.9\": expected an IPv6 value as indicated by `ipFamilies[0]`"}},
 		{"distribution", service(`trafficDistribution: Far, ports: [{port: 1}]`), []string{`spec.trafficDistribution: Unsupported value: "Far"`}},
 		{"ranges", service(`loadBalancerSourceRanges: [x], type: LoadBalancer, ports: [{port: 1}]`), []string{`spec.loadBalancerSourceRanges[0]: Invalid value: "x"`}},
 	}.run(t, core.Service())
@@ -105,7 +105,8 @@ func TestServiceUpdate(t *testing.T) {
 		{"from a name", service(`type: ExternalName, externalName: a.b`), had, nil},
 		{"to cluster with node ports kept", service(`type: NodePort, ports: [{port: 1, nodePort: 30001}]`), service(`type: ClusterIP, externalTrafficPolicy: Cluster, ports: [{port: 1, nodePort: 30001}]`), nil},
 		{"class", service(`type: LoadBalancer, loadBalancerClass: a/b, ports: [{port: 1}]`), service(`type: LoadBalancer, loadBalancerClass: a/c, ports: [{port: 1}]`), []string{"spec.loadBalancerClass: Invalid value: \"a/c\": may not change once set"}},
-		{"family", service(`ipFamilies: [IPv4], ports: [{port: 1}]`), service(`ipFamilies: [IPv6], ports: [{port: 1}]`), []string{"spec.ipFamilies[0]: Invalid value"}},
+		{"family", service(`ipFamilies: [IPv4], ports: [{port: 1}]`), service(`ipFamilies: [IPv6], ports: [{port: 1}]`), []string{`spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster`, `spec.ipFamilies[0]: Invalid value: ["IPv6"]: may not change once set`}},
+		{"two families", service(`ipFamilies: [IPv4], ports: [{port: 1}]`), service(`ipFamilyPolicy: RequireDualStack, ports: [{port: 1}]`), []string{`spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services`}},
 	}.run(t, core.Service())
 }
 

@@ -133,13 +133,7 @@ func (v *serviceCheck) port(p *corev1.ServicePort, named bool, names map[string]
 	for _, msg := range validation.IsValidPortNum(int(p.Port)) {
 		v.invalid(at.Child("port"), p.Port, msg)
 	}
-	switch p.Protocol {
-	case corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP:
-	case "":
-		v.add(field.Required(at.Child("protocol"), ""))
-	default:
-		v.add(field.NotSupported(at.Child("protocol"), p.Protocol, []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP}))
-	}
+	v.protocol(p.Protocol, at.Child("protocol"))
 	if p.TargetPort.Type == intstr.Int {
 		for _, msg := range validation.IsValidPortNum(p.TargetPort.IntValue()) {
 			v.invalid(at.Child("targetPort"), p.TargetPort, msg)
@@ -153,6 +147,16 @@ func (v *serviceCheck) port(p *corev1.ServicePort, named bool, names map[string]
 		for _, msg := range validation.IsQualifiedName(*p.AppProtocol) {
 			v.invalid(at.Child("appProtocol"), *p.AppProtocol, msg)
 		}
+	}
+}
+
+func (v *serviceCheck) protocol(p corev1.Protocol, at *field.Path) {
+	switch p {
+	case corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP:
+	case "":
+		v.add(field.Required(at, ""))
+	default:
+		v.add(field.NotSupported(at, p, []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP}))
 	}
 }
 
@@ -232,6 +236,16 @@ func (v *serviceCheck) families() {
 		}
 		if slices.Index(spec.IPFamilies, f) < i {
 			v.add(field.Duplicate(path.Index(i), f))
+		}
+	}
+	if !headless(v.s) || len(spec.Selector) > 0 { // else whoever writes the endpoints decides
+		for i, f := range spec.IPFamilies {
+			if f == corev1.IPv6Protocol {
+				v.invalid(path.Index(i), f, "not configured on this cluster")
+			}
+		}
+		if p := spec.IPFamilyPolicy; p != nil && *p == corev1.IPFamilyPolicyRequireDualStack {
+			v.invalid(v.path.Child("ipFamilyPolicy"), *p, "this cluster is not configured for dual-stack services")
 		}
 	}
 	v.clusterIPs()
