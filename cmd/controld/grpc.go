@@ -146,3 +146,16 @@ func (d *controld) askEntryAt(ctx context.Context, address string) error {
 	_, err = wherryv1.NewClusterClient(conn).Enter(ctx, &wherryv1.EnterRequest{Address: d.address})
 	return apierr.FromGRPC(err)
 }
+
+// renewAt has this member's certificate renewed at another one.
+func (d *controld) renewAt(ctx context.Context, address string, csr []byte) ([]byte, error) {
+	conn, err := dialer{d.keys.ClientConfig(nil)}.connect(address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	r, err := wherryv1.NewClusterClient(conn).Renew(ctx, &wherryv1.RenewRequest{Csr: csr})
+	return r.GetCertificate(), apierr.FromGRPC(err)
+}

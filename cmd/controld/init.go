@@ -65,7 +65,14 @@ func initCluster(ctx context.Context, cfg config, adminFile string, out io.Write
 	if err != nil {
 		return err
 	}
-	first := cluster.Founder{Name: m.Name, Member: m.ID, Key: keys.Self().Key, Names: names, Addresses: addrs}
+	own, err := keys.Agree()
+	if err != nil {
+		return err
+	}
+	first := cluster.Founder{
+		Name: m.Name, Member: m.ID, Key: keys.Self().Key, Names: names, Addresses: addrs,
+		Public: keys.PublicDER(), Keyring: cluster.NewKeyring(own, keys.Self().Key),
+	}
 	if err := firstState(ctx, cfg, filepath.Join(dir, "raft"), m, cfg.grpcAddress(self), ca, first); err != nil {
 		return err
 	}
@@ -113,7 +120,7 @@ func newIdentity(dir string, ca *pki.Authority, r pki.Request, now time.Time) (*
 func firstState(ctx context.Context, cfg config, dir string, m member, address string, ca *pki.Authority, first cluster.Founder) (err error) {
 	table := kinds.Table()
 	raft, err := raftstore.Open(raftstore.Config{
-		ID: m.ID, Address: address, Dir: dir, Codec: api.NewCodec(table, 0), Logger: slog.New(slog.DiscardHandler),
+		ID: m.ID, Address: address, Dir: dir, Codec: api.NewCodec(table, 0), Sealer: first.Keyring, Logger: slog.New(slog.DiscardHandler),
 		Dial: func(context.Context, string) (grpc.ClientConnInterface, error) {
 			return nil, errors.New("a new cluster has no other members")
 		},

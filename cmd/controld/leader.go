@@ -16,7 +16,8 @@ func (d *controld) leaderParts(uint64) []daemon.Part {
 		<-ctx.Done()
 		return nil
 	}}
-	return append([]daemon.Part{grace}, controllers.All(controllers.Config{
+	sealed := daemon.Ready("sealing", d.cluster.KeepSealed)
+	return append([]daemon.Part{grace, sealed}, controllers.All(controllers.Config{
 		Source: d.raft, API: d.api, LastSeen: d.nodes.LastSeen, NodeGrace: d.cfg.NodeGrace.std(),
 		Controls: d.serving, Host: d.member.Name, Log: d.log,
 	})...)

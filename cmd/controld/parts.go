@@ -27,6 +27,7 @@ func (d *controld) parts() []daemon.Part {
 		{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
 		{Name: "membership", Run: d.enter},
 		daemon.Ready("certificate", d.keepCertificate),
+		daemon.Ready("data key", d.keepKey),
 		daemon.Ready("relay of heartbeats", d.relay),
 		daemon.WhileLeading("controllers", d.log, d.leading, d.leaderParts),
 	}
@@ -146,4 +147,46 @@ func (d *controld) renew(ctx context.Context) ([]byte, error) {
 	}
 	cert, _, err := d.cluster.RenewFor(ctx, d.keys.Self(), csr)
 	return cert, err
+}
+
+// keyLooks is how often a member looks whether it has the key that the cluster
+// seals with.
+const keyLooks = 5 * time.Second
+
+// keepKey asks the other members for the data key if this one lacks it: one
+// from before sealing does, once.
+func (d *controld) keepKey(ctx context.Context) error {
+	for {
+		if d.keyring.Lacks() {
+			if err := d.askKey(ctx); err != nil && ctx.Err() == nil {
+				d.log.Warn("the cluster's data key was not handed over; it is asked for again", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(keyLooks):
+		}
+	}
+}
+
+// askKey renews the certificate at another member, which hands the key on with
+// it.
+func (d *controld) askKey(ctx context.Context) error {
+	csr, err := d.keys.CSR(d.wanted.names, d.wanted.addrs)
+	if err != nil {
+		return err
+	}
+	all := errors.New("no other member has it")
+	for _, m := range d.raft.Members() {
+		if m.ID == d.member.ID {
+			continue
+		}
+		cert, err := d.renewAt(ctx, m.Address, csr)
+		if err == nil {
+			return d.keys.Replace(cert)
+		}
+		all = errors.Join(all, err)
+	}
+	return all
 }

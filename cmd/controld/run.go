@@ -38,6 +38,7 @@ type controld struct {
 	metrics *prometheus.Registry
 	member  member
 	keys    *pki.KeyPair
+	keyring *cluster.Keyring
 	address string // of gRPC, as the others reach it
 	// names and hosts are what the certificate should be for.
 	wanted request
@@ -104,6 +105,11 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 			err = errors.Join(err, d.http.Close(), d.rpc.Close())
 		}
 	}()
+	own, err := d.keys.Agree()
+	if err != nil {
+		return nil, err
+	}
+	d.keyring = cluster.NewKeyring(own, d.keys.Self().Key)
 	var pins cluster.Pins
 	verifier := pki.NewVerifier(d.keys.CA(), pins.Check, time.Now)
 	codec := api.NewCodec(kinds.Table(), cfg.CacheMiB<<20)
@@ -113,7 +119,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	}
 	dial := dialer{tls: d.keys.ClientConfig(pins.Check)}
 	d.raft, err = raftstore.Open(raftstore.Config{
-		ID: d.member.ID, Address: d.address, Dir: filepath.Join(memberDir(cfg.DataDir), "raft"), Codec: codec,
+		ID: d.member.ID, Address: d.address, Dir: filepath.Join(memberDir(cfg.DataDir), "raft"), Codec: codec, Sealer: d.keyring,
 		Dial: dial.member, Authorize: onlyMembers(verifier), Logger: log, Metrics: d.metrics,
 		Timeouts: raftstore.Timeouts{Heartbeat: cfg.HeartbeatTimeout.std(), Election: cfg.ElectionTimeout.std()},
 	})
@@ -126,6 +132,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		}
 	}()
 	pins.Use(d.raft)
+	d.keyring.Use(d.raft)
 	set := d.member.Settings
 	d.api = apiserver.New(apiserver.Config{
 		Store: d.raft, Codec: codec, Alloc: alloc.New(ranges(set)),
@@ -133,7 +140,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	})
 	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize})
 	d.cluster = cluster.New(cluster.Config{
-		Store: d.raft, Members: d.raft, Self: d.member.ID, Identify: d.users.Call, Peer: verifier.FromContext,
+		Store: d.raft, Members: d.raft, Self: d.member.ID, Keyring: d.keyring, Version: version, Identify: d.users.Call, Peer: verifier.FromContext,
 		As: func(u api.User) cluster.Door { return d.api.As(u) }, Ask: dial.ask, Now: time.Now, Log: log,
 	})
 	d.nodes = dispatch.New(dispatch.Config{

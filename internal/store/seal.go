@@ -105,11 +105,12 @@ func (o *opener) keep(r, opened *api.Record) *api.Record {
 	return opened
 }
 
-// Use makes readers of the state see records opened. Call it before anything
-// else.
+// Use makes readers of the state see records opened. Call it before others know
+// the state.
 func (m *Mem) Use(s Sealer) {
 	if s != nil {
 		m.opener = newOpener(s)
+		m.frozen.Store(nil)
 	}
 }
 
