@@ -4,11 +4,17 @@ package kinds
 import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/kinds/apps"
+	"github.com/wherry-project/wherry/internal/kinds/authentication"
+	"github.com/wherry-project/wherry/internal/kinds/authorization"
 	"github.com/wherry-project/wherry/internal/kinds/coordination"
 	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/kinds/discovery"
 	"github.com/wherry-project/wherry/internal/kinds/events"
+	"github.com/wherry-project/wherry/internal/kinds/networking"
+	"github.com/wherry-project/wherry/internal/kinds/node"
 	"github.com/wherry-project/wherry/internal/kinds/rbac"
+	"github.com/wherry-project/wherry/internal/kinds/scheduling"
+	"github.com/wherry-project/wherry/internal/kinds/storage"
 )
 
 // Table makes the table of all kinds. Discovery lists them in its order.
@@ -35,9 +41,28 @@ func Table() *api.Kinds {
 		coordination.Lease(),
 		discovery.EndpointSlice(),
 		events.Event(),
+		authentication.SelfSubjectReview(),
+		authentication.TokenReview(),
+		authorization.LocalSubjectAccessReview(),
+		authorization.SelfSubjectAccessReview(),
+		authorization.SelfSubjectRulesReview(),
+		authorization.SubjectAccessReview(),
+		networking.IngressClass(),
+		networking.Ingress(),
+		networking.IPAddress(),
+		networking.NetworkPolicy(),
+		networking.ServiceCIDR(),
+		node.RuntimeClass(),
 		rbac.ClusterRoleBinding(),
 		rbac.ClusterRole(),
 		rbac.RoleBinding(),
 		rbac.Role(),
+		scheduling.PriorityClass(),
+		storage.CSIDriver(),
+		storage.CSINode(),
+		storage.CSIStorageCapacity(),
+		storage.StorageClass(),
+		storage.VolumeAttachment(),
+		storage.VolumeAttributesClass(),
 	)
 }

@@ -21,8 +21,14 @@ var listTypes = map[string]map[string]listType{
 		"add":  {list: "atomic"},
 		"drop": {list: "atomic"},
 	},
+	"io.k8s.api.core.v1.CephFSPersistentVolumeSource": {
+		"monitors": {list: "atomic"},
+	},
 	"io.k8s.api.core.v1.CephFSVolumeSource": {
 		"monitors": {list: "atomic"},
+	},
+	"io.k8s.api.core.v1.ComponentStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
 	},
 	"io.k8s.api.core.v1.ConfigMapKeySelector": {
 		".": {atomicMap: true},
@@ -60,6 +66,20 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.core.v1.DownwardAPIVolumeSource": {
 		"items": {list: "atomic"},
 	},
+	"io.k8s.api.core.v1.EndpointAddress": {
+		".": {atomicMap: true},
+	},
+	"io.k8s.api.core.v1.EndpointPort": {
+		".": {atomicMap: true},
+	},
+	"io.k8s.api.core.v1.EndpointSubset": {
+		"addresses":         {list: "atomic"},
+		"notReadyAddresses": {list: "atomic"},
+		"ports":             {list: "atomic"},
+	},
+	"io.k8s.api.core.v1.Endpoints": {
+		"subsets": {list: "atomic"},
+	},
 	"io.k8s.api.core.v1.EphemeralContainer": {
 		"args":               {list: "atomic"},
 		"command":            {list: "atomic"},
@@ -90,8 +110,14 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.core.v1.HostAlias": {
 		"hostnames": {list: "atomic"},
 	},
+	"io.k8s.api.core.v1.ISCSIPersistentVolumeSource": {
+		"portals": {list: "atomic"},
+	},
 	"io.k8s.api.core.v1.ISCSIVolumeSource": {
 		"portals": {list: "atomic"},
+	},
+	"io.k8s.api.core.v1.LimitRangeSpec": {
+		"limits": {list: "atomic"},
 	},
 	"io.k8s.api.core.v1.LinuxContainerUser": {
 		"supplementalGroups": {list: "atomic"},
@@ -156,6 +182,14 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.core.v1.PersistentVolumeClaimSpec": {
 		"accessModes": {list: "atomic"},
 	},
+	"io.k8s.api.core.v1.PersistentVolumeClaimStatus": {
+		"accessModes": {list: "atomic"},
+		"conditions":  {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.core.v1.PersistentVolumeSpec": {
+		"accessModes":  {list: "atomic"},
+		"mountOptions": {list: "atomic"},
+	},
 	"io.k8s.api.core.v1.PodAffinity": {
 		"preferredDuringSchedulingIgnoredDuringExecution": {list: "atomic"},
 		"requiredDuringSchedulingIgnoredDuringExecution":  {list: "atomic"},
@@ -213,11 +247,23 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.core.v1.ProjectedVolumeSource": {
 		"sources": {list: "atomic"},
 	},
+	"io.k8s.api.core.v1.RBDPersistentVolumeSource": {
+		"monitors": {list: "atomic"},
+	},
 	"io.k8s.api.core.v1.RBDVolumeSource": {
 		"monitors": {list: "atomic"},
 	},
+	"io.k8s.api.core.v1.ReplicationControllerSpec": {
+		"selector": {atomicMap: true},
+	},
+	"io.k8s.api.core.v1.ReplicationControllerStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
 	"io.k8s.api.core.v1.ResourceFieldSelector": {
 		".": {atomicMap: true},
+	},
+	"io.k8s.api.core.v1.ResourceQuotaSpec": {
+		"scopes": {list: "atomic"},
 	},
 	"io.k8s.api.core.v1.ResourceRequirements": {
 		"claims": {list: "map", keys: []string{"name"}},
@@ -225,11 +271,21 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.core.v1.ResourceStatus": {
 		"resources": {list: "map", keys: []string{"resourceID"}},
 	},
+	"io.k8s.api.core.v1.ScopeSelector": {
+		".":                {atomicMap: true},
+		"matchExpressions": {list: "atomic"},
+	},
+	"io.k8s.api.core.v1.ScopedResourceSelectorRequirement": {
+		"values": {list: "atomic"},
+	},
 	"io.k8s.api.core.v1.SecretKeySelector": {
 		".": {atomicMap: true},
 	},
 	"io.k8s.api.core.v1.SecretProjection": {
 		"items": {list: "atomic"},
+	},
+	"io.k8s.api.core.v1.SecretReference": {
+		".": {atomicMap: true},
 	},
 	"io.k8s.api.core.v1.SecretVolumeSource": {
 		"items": {list: "atomic"},
@@ -249,11 +305,21 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.core.v1.ServiceStatus": {
 		"conditions": {list: "map", keys: []string{"type"}},
 	},
+	"io.k8s.api.core.v1.TopologySelectorLabelRequirement": {
+		"values": {list: "atomic"},
+	},
+	"io.k8s.api.core.v1.TopologySelectorTerm": {
+		".":                     {atomicMap: true},
+		"matchLabelExpressions": {list: "atomic"},
+	},
 	"io.k8s.api.core.v1.TopologySpreadConstraint": {
 		"matchLabelKeys": {list: "atomic"},
 	},
 	"io.k8s.api.core.v1.TypedLocalObjectReference": {
 		".": {atomicMap: true},
+	},
+	"io.k8s.api.core.v1.VolumeHealthStatus": {
+		"healthConditions": {list: "map", keys: []string{"status", "reason"}},
 	},
 	"io.k8s.api.core.v1.VolumeMount": {
 		"bindMountOptions": {list: "set"},
@@ -271,6 +337,51 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.discovery.v1.EndpointSlice": {
 		"endpoints": {list: "atomic"},
 		"ports":     {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.HTTPIngressRuleValue": {
+		"paths": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.IPBlock": {
+		"except": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.IngressLoadBalancerIngress": {
+		"ports": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.IngressLoadBalancerStatus": {
+		"ingress": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.IngressSpec": {
+		"rules": {list: "atomic"},
+		"tls":   {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.IngressTLS": {
+		"hosts": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.NetworkPolicyEgressRule": {
+		"ports": {list: "atomic"},
+		"to":    {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.NetworkPolicyIngressRule": {
+		"from":  {list: "atomic"},
+		"ports": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.NetworkPolicySpec": {
+		"egress":      {list: "atomic"},
+		"ingress":     {list: "atomic"},
+		"policyTypes": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.ServiceBackendPort": {
+		".": {atomicMap: true},
+	},
+	"io.k8s.api.networking.v1.ServiceCIDRSpec": {
+		"cidrs": {list: "atomic"},
+	},
+	"io.k8s.api.networking.v1.ServiceCIDRStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.node.v1.Scheduling": {
+		"nodeSelector": {atomicMap: true},
+		"tolerations":  {list: "atomic"},
 	},
 	"io.k8s.api.rbac.v1.AggregationRule": {
 		"clusterRoleSelectors": {list: "atomic"},
@@ -299,6 +410,26 @@ var listTypes = map[string]map[string]listType{
 	},
 	"io.k8s.api.rbac.v1.Subject": {
 		".": {atomicMap: true},
+	},
+	"io.k8s.api.storage.v1.CSIDriverSpec": {
+		"tokenRequests":        {list: "atomic"},
+		"volumeLifecycleModes": {list: "set"},
+	},
+	"io.k8s.api.storage.v1.CSINodeDriver": {
+		"topologyKeys": {list: "atomic"},
+	},
+	"io.k8s.api.storage.v1.CSINodeSpec": {
+		"drivers": {list: "map", keys: []string{"name"}},
+	},
+	"io.k8s.api.storage.v1.CSINodeStatus": {
+		"storageHealth": {list: "map", keys: []string{"name"}},
+	},
+	"io.k8s.api.storage.v1.StorageClass": {
+		"allowedTopologies": {list: "atomic"},
+		"mountOptions":      {list: "atomic"},
+	},
+	"io.k8s.api.storage.v1.StorageHealth": {
+		"healthConditions": {list: "atomic"},
 	},
 	"io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector": {
 		".":                {atomicMap: true},

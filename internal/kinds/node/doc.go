@@ -1,0 +1,2 @@
+// Package node holds the kinds of the API group node.k8s.io.
+package node

@@ -1,0 +1,2 @@
+// Package storage holds the kinds of the API group storage.k8s.io.
+package storage
