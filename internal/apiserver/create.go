@@ -195,6 +195,11 @@ func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub strin
 	if err := s.admit.Admit(&admission.Request{User: u, Node: nodeOf(u), Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap}); err != nil {
 		return nil, err
 	}
+	if k.Group == authz.Group {
+		if err := s.authz.MayGrant(u, obj, old); err != nil {
+			return nil, err
+		}
+	}
 	errs := s.validate(k, obj, old, sub)
 	var changes []store.Change
 	if len(errs) == 0 && sub == "" {

@@ -102,7 +102,7 @@ func (s *Server) List(ctx context.Context, u api.User, t api.Target, o api.ListO
 // listWithin lists; with a limit of bytes a page ends before its records are
 // larger, though not before the first.
 func (s *Server) listWithin(ctx context.Context, u api.User, t api.Target, o api.ListOptions, limit int) (*api.Page, error) {
-	k, err := s.enter(u, t, "list")
+	k, err := s.enterMany(u, t, o.Selection, "list")
 	if err != nil {
 		return nil, err
 	}

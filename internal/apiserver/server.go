@@ -13,12 +13,14 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/validation/path"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wherry-project/wherry/internal/admission"
 	"github.com/wherry-project/wherry/internal/alloc"
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/authn"
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/patch"
 	"github.com/wherry-project/wherry/internal/store"
@@ -43,6 +45,8 @@ type Config struct {
 	// resource with its group, such as "pods.metrics.k8s.io". The server adds
 	// those that it answers itself.
 	Virtual map[string]Virtual
+	// Tokens gives out and reviews service account tokens; nil refuses to.
+	Tokens *authn.Accounts
 }
 
 // Server implements api.Resources over a store.
@@ -57,6 +61,7 @@ type Server struct {
 	heard func(node string) (time.Time, bool)
 	// virtual is not changed after New.
 	virtual map[string]Virtual
+	tokens  *authn.Accounts
 }
 
 var _ api.Resources = (*Server)(nil)
@@ -71,7 +76,9 @@ func New(cfg Config) *Server {
 		s.now = time.Now
 	}
 	s.authz = authz.New(cfg.Store)
-	s.virtual = maps.Clone(cfg.Virtual)
+	s.tokens, s.virtual = cfg.Tokens, s.reviews()
+	s.virtual["componentstatuses"] = s.components()
+	maps.Copy(s.virtual, cfg.Virtual)
 	return s
 }
 
@@ -110,9 +117,14 @@ func shaped(k *api.Kind, t api.Target, verb string) error {
 	case one && k.Namespaced && t.Namespace == "":
 		return apierr.New(apierr.ErrNotFound, "the server could not find the requested resource: %s are in namespaces, and none is named", k.KeyResource())
 	case verb == "deletecollection" && k.Namespaced && t.Namespace == "":
-		return apierr.MethodNotAllowed(k.KeyResource(), verb) // never those of all namespaces
+		return errMethod() // never those of all namespaces
 	}
 	return nil
+}
+
+// errMethod refuses a verb that the resource has not.
+func errMethod() error {
+	return apierr.New(apierr.ErrMethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 func errNoResource() error {
@@ -122,6 +134,21 @@ func errNoResource() error {
 // enter authorizes and resolves, in this order: who may not is told no more.
 func (s *Server) enter(u api.User, t api.Target, verb string) (*api.Kind, error) {
 	if err := s.Authorize(u, t, verb); err != nil {
+		return nil, err
+	}
+	return s.resolve(t, verb)
+}
+
+// enterMany is enter for a collection. A list of what has one name is allowed to
+// who may list that name.
+func (s *Server) enterMany(u api.User, t api.Target, sel api.Selection, verb string) (*api.Kind, error) {
+	asked := t
+	if asked.Name == "" && sel.Fields != nil {
+		if name, ok := sel.Fields.RequiresExactMatch("metadata.name"); ok && len(path.IsValidPathSegmentName(name)) == 0 {
+			asked.Name = name
+		}
+	}
+	if err := s.Authorize(u, asked, verb); err != nil {
 		return nil, err
 	}
 	return s.resolve(t, verb)

@@ -18,7 +18,7 @@ const (
 
 // Watch implements api.Resources.
 func (s *Server) Watch(ctx context.Context, u api.User, t api.Target, o api.WatchOptions) (api.Stream, error) {
-	k, err := s.enter(u, t, "watch")
+	k, err := s.enterMany(u, t, o.Selection, "watch")
 	if err != nil {
 		return nil, err
 	}

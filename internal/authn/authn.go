@@ -75,18 +75,18 @@ func (a *Authenticator) User(ctx context.Context, s *tls.ConnectionState, author
 	case p.User == "":
 		return api.User{}, apierr.Unauthorized("Unauthorized: the client certificate has no common name, so it names no user")
 	}
-	return known(api.User{Name: p.User, Groups: p.Groups}), nil
+	return Known(api.User{Name: p.User, Groups: p.Groups}), nil
 }
 
 func (a *Authenticator) token(ctx context.Context, token string) (api.User, error) {
 	if a.cfg.Token == nil {
-		return api.User{}, apierr.Unauthorized("Unauthorized: bearer tokens are not accepted yet; use a client certificate")
+		return api.User{}, apierr.Unauthorized("Unauthorized: bearer tokens are not accepted here; use a client certificate")
 	}
 	u, err := a.cfg.Token(ctx, token)
 	if err != nil {
 		return api.User{}, apierr.New(apierr.ErrUnauthorized, "Unauthorized: %w", err)
 	}
-	return known(u), nil
+	return Known(u), nil
 }
 
 // bearer takes the token out of an Authorization header.
@@ -96,8 +96,8 @@ func bearer(header string) (string, bool) {
 	return token, ok && strings.EqualFold(scheme, "bearer") && token != ""
 }
 
-// known adds the group of all who are somebody.
-func known(u api.User) api.User {
+// Known adds the group of all who are somebody.
+func Known(u api.User) api.User {
 	if !slices.Contains(u.Groups, Authenticated) {
 		u.Groups = append(slices.Clone(u.Groups), Authenticated)
 	}

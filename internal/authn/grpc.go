@@ -51,7 +51,7 @@ func (a *Authenticator) somebody(ctx context.Context, method string, open []stri
 	}
 	u, err := a.Call(ctx)
 	if err == nil && u.Has(Unauthenticated) {
-		err = apierr.Unauthorized("Unauthorized: " + method + " needs a client certificate")
+		err = apierr.Unauthorized("Unauthorized: " + method + " needs a client certificate or a token")
 	}
 	return err
 }

@@ -1,5 +1,5 @@
-// Package bootstrap makes the first objects of a cluster: the namespaces, and
-// the services of the API and of DNS. They are written once, by one command,
+// Package bootstrap makes the first objects of a cluster: the namespaces,
+// the services of the API and of DNS, and the roles that users know. They are written once, by one command,
 // together with the records of the cluster itself.
 package bootstrap
 
@@ -19,6 +19,7 @@ import (
 	"github.com/wherry-project/wherry/internal/alloc"
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
@@ -69,6 +70,11 @@ func objects(cfg Config, snap *store.Snapshot) ([]store.Change, error) {
 		all = append(all, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	}
 	all = append(all, apiService(cfg), dnsService(cfg))
+	policy, err := policy()
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, policy...)
 	var out []store.Change
 	for _, obj := range all {
 		changes, err := create(cfg, snap, obj)
@@ -78,6 +84,28 @@ func objects(cfg Config, snap *store.Snapshot) ([]store.Change, error) {
 		out = append(out, changes...)
 	}
 	return out, nil
+}
+
+// policy is the roles and bindings that every cluster has.
+func policy() ([]api.Object, error) {
+	p := authz.Defaults()
+	if err := p.Aggregate(); err != nil {
+		return nil, fmt.Errorf("make the default roles: %w", err)
+	}
+	var all []api.Object
+	for _, r := range p.ClusterRoles {
+		all = append(all, r)
+	}
+	for _, b := range p.ClusterRoleBindings {
+		all = append(all, b)
+	}
+	for _, r := range p.Roles {
+		all = append(all, r)
+	}
+	for _, b := range p.RoleBindings {
+		all = append(all, b)
+	}
+	return all, nil
 }
 
 // create does to an object what the API does on create.

@@ -12,6 +12,7 @@ import (
 	"github.com/wherry-project/wherry/internal/apiserver"
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/controllers/apiendpoints"
+	"github.com/wherry-project/wherry/internal/controllers/clusterroles"
 	"github.com/wherry-project/wherry/internal/controllers/deployment"
 	"github.com/wherry-project/wherry/internal/controllers/endpoints"
 	"github.com/wherry-project/wherry/internal/controllers/gc"
@@ -19,6 +20,7 @@ import (
 	"github.com/wherry-project/wherry/internal/controllers/nodelife"
 	"github.com/wherry-project/wherry/internal/controllers/podgc"
 	"github.com/wherry-project/wherry/internal/controllers/replicaset"
+	"github.com/wherry-project/wherry/internal/controllers/rootca"
 	"github.com/wherry-project/wherry/internal/controllers/serviceaccount"
 	"github.com/wherry-project/wherry/internal/controllers/ttl"
 	"github.com/wherry-project/wherry/internal/daemon"
@@ -41,6 +43,8 @@ type Config struct {
 	// serve HTTPS: the endpoints of default/kubernetes. It is asked every few
 	// seconds.
 	Controls func(ctx context.Context) []netip.AddrPort
+	// CA is the certificate of the cluster's CA as PEM.
+	CA string
 	// Host names this controld in Events.
 	Host string
 	Log  *slog.Logger
@@ -59,6 +63,9 @@ func All(cfg Config) []daemon.Part {
 	l.add(nodelife.New(l.as(nodelife.Name), l.events("node-controller", authz.Controller(nodelife.Name)), cfg.LastSeen, cfg.NodeGrace))
 	l.add(podgc.New(l.as(podgc.Name)))
 	l.add(serviceaccount.New(l.as(serviceaccount.Name)))
+	l.add(rootca.New(l.as(rootca.Name), cfg.CA))
+	l.add(clusterroles.New(l.as(clusterroles.Name)))
+	l.add(clusterroles.Defaults(cfg.API.As(api.User{Name: "system:apiserver", Groups: []string{authz.Masters}})))
 	l.add(ttl.New(l.as(ttl.Name)))
 	l.add(apiendpoints.New(l.as(apiendpoints.Name), cfg.Controls))
 	return l.parts

@@ -86,7 +86,7 @@ func TestRows(t *testing.T) {
 		fmt.Fprintf(&b, "%s %s %s\n", k.APIVersion(), k.Kind, row)
 	}
 	for _, k := range table.All() {
-		if !seen[k.GVK().String()] {
+		if !seen[k.GVK().String()] && !k.Virtual {
 			t.Errorf("no example of %s", k.GVK())
 		}
 	}

@@ -3,8 +3,10 @@ package core
 import (
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/wherry-project/wherry/internal/api"
 )
@@ -17,7 +19,11 @@ func ServiceAccount() *api.Kind {
 		ShortNames: []string{"sa"},
 		Namespaced: true,
 		Verbs:      allVerbs(),
-		New:        func() api.Object { return &corev1.ServiceAccount{} },
+		Subresources: []api.Subresource{{
+			Name: "token", Group: authenticationv1.GroupName, Version: "v1", Kind: "TokenRequest", Verbs: []string{"create"},
+			New: func() runtime.Object { return &authenticationv1.TokenRequest{} },
+		}},
+		New: func() api.Object { return &corev1.ServiceAccount{} },
 		Columns: []metav1.TableColumnDefinition{
 			api.NameColumn(),
 			api.NumberColumn("Secrets", corev1.ServiceAccount{}.SwaggerDoc()["secrets"]),
