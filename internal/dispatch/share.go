@@ -213,7 +213,11 @@ func references(p *corev1.Pod) []api.Key {
 
 func containers(p *corev1.Pod) []corev1.Container {
 	all := append([]corev1.Container{}, p.Spec.InitContainers...)
-	return append(all, p.Spec.Containers...)
+	all = append(all, p.Spec.Containers...)
+	for i := range p.Spec.EphemeralContainers {
+		all = append(all, corev1.Container(p.Spec.EphemeralContainers[i].EphemeralContainerCommon))
+	}
+	return all
 }
 
 // maxDelta ends one message of a delta; the next one follows.

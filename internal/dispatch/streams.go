@@ -41,9 +41,6 @@ func container(p *corev1.Pod, name string) (string, error) {
 	for _, c := range containers(p) {
 		all = append(all, c.Name)
 	}
-	for _, c := range p.Spec.EphemeralContainers {
-		all = append(all, c.Name)
-	}
 	if name == "" {
 		if len(p.Spec.Containers) == 1 {
 			return p.Spec.Containers[0].Name, nil

@@ -165,7 +165,7 @@ func New(cfg Config, parts Parts) *Node {
 	n.shared = &podworker.Node{
 		Name: cfg.Name, Addresses: []netip.Addr{cfg.Address}, Dir: filepath.Join(cfg.DataDir, "pods"), LogDir: cfg.LogDir,
 		Runtime: parts.Runtime, Network: parts.Network, Images: parts.Images, Volumes: parts.Volumes,
-		Slots: make(chan struct{}, max(cfg.Parallel, 1)), Report: n.report, Pending: n.pending, Cluster: clusterFacts{n}, Log: parts.Log,
+		Slots: make(chan struct{}, max(cfg.Parallel, 1)), Report: n.report, Pending: n.pending, Fits: n.fits, Cluster: clusterFacts{n}, Log: parts.Log,
 		Event: func(p *corev1.Pod, kind, reason, message string) { n.events.Event(p, kind, reason, message) },
 	}
 	return n

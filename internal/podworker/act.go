@@ -54,6 +54,8 @@ func (w *Worker) act(ctx context.Context, s step) error {
 		return nil
 	case start:
 		return w.start(ctx, c)
+	case resize:
+		return w.resize(one, c)
 	case retire:
 		w.retire(c)
 		return nil
@@ -223,7 +225,7 @@ func (w *Worker) tearDown(ctx context.Context) error {
 }
 
 func (w *Worker) spec(name string) *corev1.Container {
-	for _, c := range allContainers(w.pod) {
+	for _, c := range everyContainer(w.pod) {
 		if c.Name == name {
 			return c
 		}

@@ -21,6 +21,9 @@ func (w *Worker) start(ctx context.Context, c *container) error {
 	defer cancel()
 	spec := w.spec(c.name)
 	cfg, err := w.containerConfig(one, spec, c)
+	if err == nil {
+		err = w.join(spec, &cfg)
+	}
 	if err != nil {
 		w.cannot(c, "CreateContainerConfigError", err)
 		return nil
@@ -61,7 +64,8 @@ func (w *Worker) start(ctx context.Context, c *container) error {
 		return err
 	}
 	w.running(c, &run{Container: rc, imageID: cfg.Labels[labelImageID], image: cfg.Labels[labelImage]})
-	w.state.begun = w.state.begun || !isInit(w.pod, c.name)
+	w.state.begun = w.state.begun || !isInit(w.pod, c.name) && !isEphemeral(w.pod, c.name)
+	c.has = spec.Resources.DeepCopy()
 	w.event(corev1.EventTypeNormal, "Created", "Created container: "+c.name)
 	w.event(corev1.EventTypeNormal, "Started", "Started container "+c.name)
 	w.postStart(ctx, spec, c)

@@ -21,6 +21,7 @@ const (
 	pull       kind = "pull"        // find the container's image
 	pullLater  kind = "pull later"  // tell that a pull is tried again later
 	start      kind = "start"       // the container
+	resize     kind = "resize"      // give the container other resources
 	retire     kind = "retire"      // note how a run ended and when the next may be
 	stop       kind = "stop"        // the container, gracefully
 	freshFiles kind = "fresh files" // bring the files in volumes up to date
@@ -58,7 +59,7 @@ const (
 // plan is the choice of the next step: a pure function of what is wanted and
 // what is there.
 func plan(pod *corev1.Pod, s *state, now time.Time) step {
-	for _, spec := range allContainers(pod) {
+	for _, spec := range everyContainer(pod) {
 		if c := s.containers[spec.Name]; c.current.ended() && c.current.reason == "" {
 			return step{kind: retire, container: spec.Name}
 		}
@@ -127,13 +128,20 @@ func live(pod *corev1.Pod, s *state, now time.Time) step {
 // after the postStart hook of the one before.
 func advance(pod *corev1.Pod, s *state, now time.Time) step {
 	wait := step{kind: waitFor}
+	for _, spec := range ephemeral(pod) {
+		next := oneContainer(pod, spec, s, now)
+		if next.kind != waitFor {
+			return next
+		}
+		wait = sooner(wait, next)
+	}
 	for i := range pod.Spec.InitContainers {
 		spec := &pod.Spec.InitContainers[i]
 		c := s.containers[spec.Name]
 		if !sidecar(spec) && (s.begun || c.done()) {
 			continue
 		}
-		next := oneContainer(pod, spec, c, now)
+		next := oneContainer(pod, spec, s, now)
 		if next.kind != waitFor {
 			return next
 		}
@@ -145,7 +153,7 @@ func advance(pod *corev1.Pod, s *state, now time.Time) step {
 	for i := range pod.Spec.Containers {
 		spec := &pod.Spec.Containers[i]
 		c := s.containers[spec.Name]
-		next := oneContainer(pod, spec, c, now)
+		next := oneContainer(pod, spec, s, now)
 		if next.kind != waitFor {
 			return next
 		}
@@ -158,7 +166,8 @@ func advance(pod *corev1.Pod, s *state, now time.Time) step {
 }
 
 // oneContainer gives the next step of one container that should run.
-func oneContainer(pod *corev1.Pod, spec *corev1.Container, c *container, now time.Time) step {
+func oneContainer(pod *corev1.Pod, spec *corev1.Container, s *state, now time.Time) step {
+	c := s.containers[spec.Name]
 	idle := step{kind: waitFor}
 	until := func(t time.Time) step { return step{kind: waitFor, delay: t.Sub(now)} }
 	if c.stopping != nil || c.pulling {
@@ -167,6 +176,9 @@ func oneContainer(pod *corev1.Pod, spec *corev1.Container, c *container, now tim
 	if c.current.running() {
 		if c.kill != nil || outdated(spec, c) {
 			return step{kind: stop, container: c.name}
+		}
+		if next, ok := resizeStep(spec, c, s, now); ok {
+			return next
 		}
 		return idle
 	}
@@ -213,6 +225,9 @@ func again(pod *corev1.Pod, spec *corev1.Container, c *container) bool {
 }
 
 func restartPolicy(pod *corev1.Pod, spec *corev1.Container) corev1.RestartPolicy {
+	if isEphemeral(pod, spec.Name) {
+		return corev1.RestartPolicyNever
+	}
 	if spec.RestartPolicy != nil {
 		return corev1.RestartPolicy(*spec.RestartPolicy)
 	}
@@ -276,6 +291,13 @@ func end(pod *corev1.Pod, s *state, now time.Time) step {
 	}
 	hurry := grace(pod, s)
 	busy := false
+	for _, spec := range ephemeral(pod) {
+		c := s.containers[spec.Name]
+		if mustStop(c, hurry) {
+			return step{kind: stop, container: c.name}
+		}
+		busy = busy || c.stopping != nil
+	}
 	for i := range pod.Spec.Containers {
 		c := s.containers[pod.Spec.Containers[i].Name]
 		if mustStop(c, hurry) {

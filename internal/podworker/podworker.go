@@ -56,6 +56,9 @@ type Node struct {
 	// Pending reports whether a status of the pod is still on its way. Nil
 	// says never.
 	Pending func(pod *corev1.Pod) bool
+	// Fits says why the node cannot give a pod the resources that it asks for
+	// (Deferred or Infeasible, and a text), or nothing. Nil says that it can.
+	Fits func(pod *corev1.Pod) (reason, message string)
 	// Event records something about a pod.
 	Event func(pod *corev1.Pod, eventType, reason, message string)
 	// Cluster gives what the pod is told of the cluster.
@@ -209,7 +212,8 @@ func sameStatus(have, said *corev1.PodStatus) bool {
 	}
 	return have.Phase == said.Phase && have.PodIP == said.PodIP &&
 		equality.Semantic.DeepEqual(have.ContainerStatuses, said.ContainerStatuses) &&
-		equality.Semantic.DeepEqual(have.InitContainerStatuses, said.InitContainerStatuses)
+		equality.Semantic.DeepEqual(have.InitContainerStatuses, said.InitContainerStatuses) &&
+		equality.Semantic.DeepEqual(have.EphemeralContainerStatuses, said.EphemeralContainerStatuses)
 }
 
 // tell gives a message to the worker; after its end nobody listens.

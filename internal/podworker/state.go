@@ -46,6 +46,8 @@ type state struct {
 	containers map[string]*container
 	// failed ends the whole pod, with a reason (Evicted, DeadlineExceeded).
 	failed *problem
+	// resize is why other resources cannot be given to a container now.
+	resize *problem
 	// conditions are those last reported, for their times.
 	conditions []corev1.PodCondition
 }
@@ -74,6 +76,8 @@ type container struct {
 	// start may be.
 	fails int
 	again time.Time
+	// has are the resources of the newest run; nil if there is none yet.
+	has *corev1.ResourceRequirements
 	// config is why the container cannot be made.
 	config *problem
 	// hooking says that the postStart hook runs.
@@ -127,7 +131,7 @@ func newState(pod *corev1.Pod, known *corev1.PodStatus, found *runtime.Sandbox, 
 	if a, err := netip.ParseAddr(known.PodIP); err == nil && !pod.Spec.HostNetwork {
 		s.former = a
 	}
-	for _, c := range allContainers(pod) {
+	for _, c := range everyContainer(pod) {
 		s.containers[c.Name] = &container{name: c.Name}
 	}
 	s.remember(known, now)
@@ -142,6 +146,11 @@ func newState(pod *corev1.Pod, known *corev1.PodStatus, found *runtime.Sandbox, 
 			s.begun = s.begun || s.sandbox && s.containers[spec.Name].current != nil
 		}
 	}
+	for _, spec := range allContainers(pod) {
+		if c := s.containers[spec.Name]; c.has == nil && c.current.running() {
+			c.has = spec.Resources.DeepCopy()
+		}
+	}
 	for _, c := range s.containers {
 		c.resume()
 	}
@@ -150,11 +159,12 @@ func newState(pod *corev1.Pod, known *corev1.PodStatus, found *runtime.Sandbox, 
 
 // remember takes what a status says of earlier runs.
 func (s *state) remember(known *corev1.PodStatus, now time.Time) {
-	for i, st := range slices.Concat(known.InitContainerStatuses, known.ContainerStatuses) {
+	for i, st := range slices.Concat(known.InitContainerStatuses, known.ContainerStatuses, known.EphemeralContainerStatuses) {
 		c := s.containers[st.Name]
 		if c == nil {
 			continue
 		}
+		c.has = st.Resources.DeepCopy()
 		c.starts = int(st.RestartCount)
 		if t := st.LastTerminationState.Terminated; t != nil {
 			c.last = ended(t, &st)
@@ -278,16 +288,19 @@ func (s *state) refresh() {
 // new labels and annotations show in the volumes.
 func (s *state) changed(old, pod *corev1.Pod) {
 	was := map[string]string{}
-	for _, c := range allContainers(old) {
+	for _, c := range everyContainer(old) {
 		was[c.Name] = c.Image
 	}
-	for _, spec := range allContainers(pod) {
+	for _, spec := range everyContainer(pod) {
 		c := s.containers[spec.Name]
 		if c == nil {
 			s.containers[spec.Name] = &container{name: spec.Name}
 		} else if was[spec.Name] != spec.Image {
 			c.image, c.pullFail, c.config, c.again, c.fails = nil, nil, nil, time.Time{}, 0
 		}
+	}
+	if old.Generation != pod.Generation {
+		s.resize = nil // whatever was asked for, it may be another thing now
 	}
 	s.stale = s.stale || !sameMap(old.Labels, pod.Labels) || !sameMap(old.Annotations, pod.Annotations)
 }

@@ -46,6 +46,11 @@ func status(pod *corev1.Pod, s *state, node []netip.Addr, now time.Time) *corev1
 		spec := &pod.Spec.Containers[i]
 		st.ContainerStatuses = append(st.ContainerStatuses, containerStatus(pod, s, spec, s.containers[spec.Name], now))
 	}
+	for _, spec := range ephemeral(pod) {
+		one := containerStatus(pod, s, spec, s.containers[spec.Name], now)
+		one.Ready, one.Started, one.Resources = false, nil, nil
+		st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, one)
+	}
 	st.Phase = phase(pod, s, initialized)
 	switch {
 	case !final(st.Phase):
@@ -82,6 +87,9 @@ func containerStatus(pod *corev1.Pod, s *state, spec *corev1.Container, c *conta
 		}
 	default:
 		st.State.Waiting = waiting(c, pod)
+	}
+	if c.has != nil && c.current.running() {
+		st.Resources, st.AllocatedResources = c.has.DeepCopy(), c.has.DeepCopy().Requests
 	}
 	begun := started(spec, c)
 	st.Started = &begun
@@ -132,7 +140,7 @@ func waiting(c *container, pod *corev1.Pod) *corev1.ContainerStateWaiting {
 }
 
 func imageOf(pod *corev1.Pod, name string) string {
-	for _, c := range allContainers(pod) {
+	for _, c := range everyContainer(pod) {
 		if c.Name == name {
 			return c.Image
 		}
@@ -218,6 +226,7 @@ func conditions(pod *corev1.Pod, s *state, st *corev1.PodStatus, initialized boo
 		whole = condition(corev1.PodReady, false, "ReadinessGatesNotReady", strings.Join(bad, ", "))
 	}
 	list := []corev1.PodCondition{condition(corev1.PodReadyToStartContainers, s.sandbox, "", ""), init, whole, ready}
+	list = append(list, resizeConditions(pod, s)...)
 	for i := range list {
 		list[i].ObservedGeneration = pod.Generation
 		list[i].LastTransitionTime = since(pod, s, list[i], now)

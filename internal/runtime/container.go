@@ -47,6 +47,10 @@ type ContainerConfig struct {
 	Stdin     bool `json:"stdin,omitempty"`
 	StdinOnce bool `json:"stdinOnce,omitempty"`
 
+	// PIDOf is a running container of the sandbox whose process namespace this
+	// one joins; empty: its own, or what the sandbox shares.
+	PIDOf string `json:"pidOf,omitempty"`
+
 	Resources Resources `json:"resources,omitzero"`
 	// OOMScoreAdj is who is killed first, -1000 to 1000. Where the machine
 	// does not allow a lower one the nearest is used, with a warning.

@@ -285,6 +285,20 @@ func (f *Fake) Attach(ctx context.Context, sandboxID, containerID string, st Str
 	}
 }
 
+// UpdateSandbox keeps the limits, for Resized.
+func (f *Fake) UpdateSandbox(_ context.Context, id string, r Resources) error {
+	f.m.mu.Lock()
+	_, ok := f.m.sandboxes[id]
+	f.m.mu.Unlock()
+	if !ok {
+		return NotFound("sandbox", id)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.resized[id] = r
+	return nil
+}
+
 // RotateLog goes on in a new log file.
 func (f *Fake) RotateLog(_ context.Context, sandboxID, containerID string) error {
 	c, now, err := f.m.find(sandboxID, containerID)

@@ -235,6 +235,15 @@ func (m *Machine) startContainer(sandboxID string, cfg ContainerConfig) (Contain
 	if _, ok := s.containers[cfg.ID]; ok {
 		return Container{}, fmt.Errorf("container %q: %w", cfg.ID, ErrExists)
 	}
+	if cfg.PIDOf != "" {
+		with, ok := s.containers[cfg.PIDOf]
+		if !ok {
+			return Container{}, NotFound("container", cfg.PIDOf)
+		}
+		if with.State != Running {
+			return Container{}, fmt.Errorf("container %q: %w", cfg.PIDOf, ErrNotRunning)
+		}
+	}
 	c := &fakeContainer{cfg: cfg, ended: make(chan struct{})}
 	c.Container = Container{
 		ID: cfg.ID, SandboxID: sandboxID, Name: cfg.Name, Attempt: cfg.Attempt, Labels: cfg.Labels,

@@ -56,6 +56,10 @@ type Runtime interface {
 	// zero stay as they are.
 	UpdateContainer(ctx context.Context, sandboxID, containerID string, r Resources) error
 
+	// UpdateSandbox sets new limits of all containers of a sandbox together.
+	// Fields that are zero stay as they are.
+	UpdateSandbox(ctx context.Context, id string, r Resources) error
+
 	// Exec runs a further program in a running container until it ends and
 	// returns its exit code (128 + n after signal n). A *StartError means that
 	// it could not be started. When ctx ends the program is killed, and

@@ -362,11 +362,30 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%v after the update: %q, %v", file, b, err)
 		}
 	}
+	if err := p.r.UpdateSandbox(t.Context(), "p", runtime.Resources{Pids: 600}); err != nil {
+		t.Fatal(err)
+	}
 	all, _ := p.r.List(t.Context())
-	for file, want := range limitFiles(p.r, map[string]string{"memory": "268435456", "pids": "500"}) {
+	for file, want := range limitFiles(p.r, map[string]string{"memory": "268435456", "pids": "600"}) {
 		if b, err := os.ReadFile(filepath.Join(file[0], all[0].Cgroup, file[1])); err != nil || !strings.Contains(string(b), want) {
 			t.Errorf("%v of the sandbox: %q, %v", file, b, err)
 		}
+	}
+}
+
+// TestJoinProcesses starts a container that sees another's processes.
+func TestJoinProcesses(t *testing.T) {
+	p := newPod(t, runtime.SandboxConfig{})
+	first := p.start(func(*runtime.ContainerConfig) {}, "stubborn")
+	out, c := p.run(func(c *runtime.ContainerConfig) { c.PIDOf = first.ID }, "pid")
+	if pid, _, _ := strings.Cut(out, " "); c.ExitCode != 0 || pid == "1" || pid == "" {
+		t.Errorf("runs as process %s, %+v", out, c)
+	}
+	if out := p.exec(first.ID, runtime.ExecConfig{Args: []string{runtimetest.Path, "pid"}}); out == "" {
+		t.Error("the first one is gone")
+	}
+	if out, c := p.run(func(*runtime.ContainerConfig) {}, "pid"); !strings.HasPrefix(out, "1 ") {
+		t.Errorf("one that joins nobody runs as process %s, %+v", out, c)
 	}
 }
 

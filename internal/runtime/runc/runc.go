@@ -287,6 +287,18 @@ func (r *Runtime) UpdateContainer(_ context.Context, sandboxID, containerID stri
 	return r.groups.Set(c.Cgroup, limits(res))
 }
 
+// UpdateSandbox sets limits of a sandbox.
+func (r *Runtime) UpdateSandbox(_ context.Context, id string, res runtime.Resources) error {
+	s, err := r.sandbox(id)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	cgroup := s.pod.Cgroup
+	s.mu.Unlock()
+	return r.groups.Set(cgroup, limits(res))
+}
+
 // RotateLog goes on in a new log file.
 func (r *Runtime) RotateLog(ctx context.Context, sandboxID, containerID string) error {
 	s, c, err := r.find(sandboxID, containerID)

@@ -299,6 +299,17 @@ func (s *sandbox) startContainer(ctx context.Context, cfg runtime.ContainerConfi
 	s.mu.Lock()
 	pod, sandboxCfg, pidns := s.pod, s.cfg, s.pidns
 	s.mu.Unlock()
+	ownPIDs := !sandboxCfg.HostPID && !sandboxCfg.SharePID
+	if cfg.PIDOf != "" && ownPIDs {
+		with, ok := s.container(cfg.PIDOf)
+		if !ok {
+			return none, runtime.NotFound("container", cfg.PIDOf)
+		}
+		if with.State != runtime.Running {
+			return none, fmt.Errorf("container %q: %w", cfg.PIDOf, runtime.ErrNotRunning)
+		}
+		pidns, ownPIDs = fmt.Sprintf("/proc/%d/ns/pid", with.PID), false
+	}
 	raw, err := json.Marshal(cfg)
 	if err != nil {
 		return none, err
@@ -323,7 +334,7 @@ func (s *sandbox) startContainer(ctx context.Context, cfg runtime.ContainerConfi
 	resp, err := s.call(ctx, shim.Request{Op: shim.OpCreate, Container: cfg.ID, Create: &shim.Create{
 		TTY: cfg.TTY, Stdin: cfg.Stdin, StdinOnce: cfg.StdinOnce,
 		LogPath: log, LogMaxSize: sandboxCfg.LogMaxSize, LogMaxFiles: sandboxCfg.LogMaxFiles,
-		OwnPIDs: !sandboxCfg.HostPID && !sandboxCfg.SharePID,
+		OwnPIDs: ownPIDs,
 		Launch: shim.Launch{
 			Op: shim.OpCreate, ID: cfg.ID, Dir: dir, RunDir: s.runDir, Cgroup: path.Join(pod.Cgroup, cfg.ID),
 			NetNS: sandboxCfg.NetNS, PIDNS: pidns, HostPID: sandboxCfg.HostPID, Shm: shim.ShmDir(s.runDir),

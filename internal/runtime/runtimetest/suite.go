@@ -622,6 +622,7 @@ func unknown(e *env) {
 		"Attach":         e.rt.Attach(e.ctx, "p", "x", runtime.Streams{}),
 		"Rotate":         e.rt.RotateLog(e.ctx, "p", "x"),
 		"Update":         e.rt.UpdateContainer(e.ctx, "p", "x", runtime.Resources{}),
+		"Update sandbox": e.rt.UpdateSandbox(e.ctx, "x", runtime.Resources{}),
 	} {
 		if !errors.Is(err, runtime.ErrNotFound) {
 			e.Errorf("%s: %v", name, err)
@@ -642,6 +643,15 @@ func unknown(e *env) {
 	e.start("p", "c", "stubborn")
 	if _, err := e.rt.StartContainer(e.ctx, "p", e.config("c", "exit", "0")); !errors.Is(err, runtime.ErrExists) {
 		e.Errorf("StartContainer twice: %v", err)
+	}
+	e.start("p", "over", "exit", "0")
+	e.exited("over")
+	for with, want := range map[string]error{"x": runtime.ErrNotFound, "over": runtime.ErrNotRunning, "c": nil} {
+		cfg := e.config("with-"+with, "stubborn")
+		cfg.PIDOf = with
+		if _, err := e.rt.StartContainer(e.ctx, "p", cfg); !errors.Is(err, want) {
+			e.Errorf("join the processes of %s: %v, want %v", with, err, want)
+		}
 	}
 }
 
