@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"time"
@@ -44,6 +45,11 @@ type config struct {
 	ElectionTimeout  duration `json:"election-timeout"`
 	CacheMiB         int      `json:"cache-mib"`
 
+	BackupDir            string   `json:"backup-dir"`
+	BackupEvery          duration `json:"backup-every"`
+	BackupKeep           int      `json:"backup-keep"`
+	BackupPassphraseFile string   `json:"backup-passphrase-file"`
+
 	LogLevel    string `json:"log-level"`
 	DebugSocket string `json:"debug-socket"`
 
@@ -77,6 +83,7 @@ func defaults() config {
 		HTTPSPort: 6443, GRPCPort: 7443,
 		NodeGrace:        duration(40 * time.Second),
 		HeartbeatTimeout: duration(400 * time.Millisecond), ElectionTimeout: duration(400 * time.Millisecond),
+		BackupEvery: duration(24 * time.Hour), BackupKeep: 7,
 		CacheMiB: 16, LogLevel: "info", DebugSocket: "/run/wherry/controld-debug.sock",
 	}
 }
@@ -107,6 +114,10 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.DurationVar((*time.Duration)(&c.HeartbeatTimeout), "heartbeat-timeout", c.HeartbeatTimeout.std(), "how long the leader may be silent before another is elected")
 	f.DurationVar((*time.Duration)(&c.ElectionTimeout), "election-timeout", c.ElectionTimeout.std(), "how long an election may take before it is tried again")
 	f.IntVar(&c.CacheMiB, "cache-mib", c.CacheMiB, "memory for decoded objects, in MiB")
+	f.StringVar(&c.BackupDir, "backup-dir", c.BackupDir, "folder for backups that the leader makes by itself; empty for none")
+	f.DurationVar((*time.Duration)(&c.BackupEvery), "backup-every", c.BackupEvery.std(), "how often the leader makes a backup")
+	f.IntVar(&c.BackupKeep, "backup-keep", c.BackupKeep, "how many of these backups stay in the folder")
+	f.StringVar(&c.BackupPassphraseFile, "backup-passphrase-file", c.BackupPassphraseFile, "file with the passphrase of these backups, in its first line")
 	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	f.StringVar(&c.DebugSocket, "debug-socket", c.DebugSocket, "Unix socket for profiles; empty for none")
 	f.StringVar(&c.file, "config", c.file, "file with these settings, as YAML")
@@ -205,6 +216,14 @@ func (c config) Validate() error {
 		return fmt.Errorf("heartbeat-timeout: %s: must be 50ms or more", c.HeartbeatTimeout.std())
 	case c.ElectionTimeout < c.HeartbeatTimeout:
 		return fmt.Errorf("election-timeout: %s: must not be less than heartbeat-timeout, %s", c.ElectionTimeout.std(), c.HeartbeatTimeout.std())
+	case c.BackupDir != "" && c.BackupPassphraseFile == "":
+		return errors.New("backup-passphrase-file: must name a file with the passphrase of the backups in backup-dir; keep a copy of it elsewhere")
+	case c.BackupDir != "" && !filepath.IsAbs(c.BackupDir):
+		return fmt.Errorf("backup-dir: %q: must be an absolute path", c.BackupDir)
+	case c.BackupEvery.std() < time.Second:
+		return fmt.Errorf("backup-every: %s: must be 1s or more", c.BackupEvery.std())
+	case c.BackupKeep < 1:
+		return fmt.Errorf("backup-keep: %d: must be 1 or more", c.BackupKeep)
 	case c.CacheMiB < 0:
 		return fmt.Errorf("cache-mib: %d: must not be negative", c.CacheMiB)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/controllers"
 	"github.com/wherry-project/wherry/internal/daemon"
+	"github.com/wherry-project/wherry/internal/events"
 )
 
 // leaderParts are what runs on the leader only, afresh for each term.
@@ -16,8 +17,12 @@ func (d *controld) leaderParts(uint64) []daemon.Part {
 		<-ctx.Done()
 		return nil
 	}}
-	sealed := daemon.Ready("sealing", d.cluster.KeepSealed)
-	return append([]daemon.Part{grace, sealed}, controllers.All(controllers.Config{
+	parts := []daemon.Part{grace, daemon.Ready("sealing", d.cluster.KeepSealed)}
+	if d.cfg.BackupDir != "" {
+		e := events.New(d.api.As(d.self()), d.api.Kinds(), "backup", d.member.Name, d.log)
+		parts = append(parts, daemon.Ready("events of backup", e.Run), daemon.Ready("backups", d.keepBackups(e)))
+	}
+	return append(parts, controllers.All(controllers.Config{
 		Source: d.raft, API: d.api, LastSeen: d.nodes.LastSeen, NodeGrace: d.cfg.NodeGrace.std(),
 		Controls: d.serving, Host: d.member.Name, Log: d.log,
 	})...)

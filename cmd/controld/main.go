@@ -42,7 +42,7 @@ func command() *cobra.Command {
 		}
 		return run(ctx, cfg)
 	})
-	root.AddCommand(initCommand(), joinCommand(), restoreCommand(), recoverCommand())
+	root.AddCommand(initCommand(), joinCommand(), restoreCommand(), drillCommand(), recoverCommand())
 	return root
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -54,73 +55,93 @@ func restore(ctx context.Context, cfg config, file string, passphrase []byte, ad
 	}
 	b, err := backup.ReadFile(file, passphrase, api.NewCodec(kinds.Table(), 0))
 	if err != nil {
-		return err
-	}
-	keyring := cluster.OpenKeyring(b.Keys)
-	b.State.Use(keyring)
-	snap := b.State.Snapshot()
-	m := member{Name: cfg.Name}
-	if m.Settings, err = cluster.ReadSettings(snap); err != nil {
-		return fmt.Errorf("backup %s: %w", file, err)
-	}
-	if err := cfg.fixed(m.Settings); err != nil {
-		return err
-	}
-	ca, err := cluster.Authority(snap)
-	if err != nil {
-		return fmt.Errorf("backup %s: %w", file, err)
-	}
-	if m.ID, err = cluster.NewMemberID(cfg.Name); err != nil {
-		return err
+		return fmt.Errorf("%w; nothing was changed", err)
 	}
 	self, err := cfg.advertise(ctx)
 	if err != nil {
 		return err
 	}
 	now := time.Now()
-	revision, err := cluster.RevivedRevision(b.Revision, now, b.Created)
-	if err != nil {
-		return err
-	}
-	dir := prepareDir(cfg.DataDir)
-	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
-		return err
-	}
-	names, addrs := cfg.wanted(self)
-	names, addrs = pki.ServerNames(names, addrs, m.Settings.FirstService(), m.Settings.Domain)
-	keys, err := newIdentity(filepath.Join(dir, "identity"), ca, pki.MemberRequest(m.Name, names, addrs), now)
-	if err != nil {
-		return err
-	}
-	founder := cluster.Founder{Name: m.Name, Member: m.ID, Key: keys.Self().Key, Public: keys.PublicDER(), Names: names, Addresses: addrs}
-	alone, others, err := cluster.Alone(snap, keyring, founder)
+	r, err := revive(cfg, b, self, prepareDir(cfg.DataDir), now, false)
 	if err != nil {
 		return fmt.Errorf("backup %s: %w", file, err)
 	}
-	if _, err := b.State.Apply(alone); err != nil {
-		return fmt.Errorf("backup %s: %w", file, err)
-	}
-	b.State.Jump(revision)
-	if err := raftstore.Install(filepath.Join(dir, "raft"), m.ID, m.Settings.ClusterID, cfg.grpcAddress(self), b.State, slog.New(slog.DiscardHandler)); err != nil {
-		return err
-	}
-	wrote, err := writeAdmin(adminFile, ca, cfg.server(self), now)
+	wrote, err := writeAdmin(adminFile, r.ca, cfg.server(self), now)
 	if err != nil {
 		return err
 	}
 	if err := cfg.writeIfMissing(); err != nil {
 		return err
 	}
-	if err := m.save(cfg.DataDir); err != nil {
+	if err := r.save(cfg.DataDir); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "cluster %s restored: %d objects as of %s (revision %d); revisions go on from %d\n",
-		b.Cluster, b.Objects, b.Created.Format(time.RFC3339), b.Revision, revision)
+		b.Cluster, b.Objects, b.Created.Format(time.RFC3339), b.Revision, r.revision)
 	if wrote {
 		fmt.Fprintf(out, "an administrator's kubeconfig is %s\n", adminFile)
 	}
-	_, err = fmt.Fprintf(out, "next: start controld; then let the other controlds (there were %s) join anew with a token of `wherry cluster token create --role control`\n", list(others))
+	_, err = fmt.Fprintf(out, "next: start controld; then let the other controlds (there were %s) join anew with a token of `wherry cluster token create --role control`\n", list(r.others))
 	return err
+}
+
+// revived is a member that was made out of a backup.
+type revived struct {
+	member
+	ca       *pki.Authority
+	keys     *pki.KeyPair
+	revision uint64
+	others   []string // of the former members, by name
+}
+
+// revive makes a member's folder out of a backup: an identity of its own under
+// the cluster's CA, and a Raft of one with the state. On trial the identity is
+// of a CA that nobody trusts.
+func revive(cfg config, b *backup.Backup, self netip.Addr, dir string, now time.Time, trial bool) (r revived, err error) {
+	keyring := cluster.OpenKeyring(b.Keys)
+	b.State.Use(keyring)
+	snap := b.State.Snapshot()
+	r.Name = cfg.Name
+	if r.Settings, err = cluster.ReadSettings(snap); err != nil {
+		return r, err
+	}
+	if err := cfg.fixed(r.Settings); err != nil {
+		return r, err
+	}
+	if r.ca, err = cluster.Authority(snap); err != nil {
+		return r, err
+	}
+	if r.ID, err = cluster.NewMemberID(cfg.Name); err != nil {
+		return r, err
+	}
+	if r.revision, err = cluster.RevivedRevision(b.Revision, now, b.Created); err != nil {
+		return r, err
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
+		return r, err
+	}
+	signer := r.ca
+	if trial {
+		if signer, err = pki.NewAuthority("trial", now); err != nil {
+			return r, err
+		}
+	}
+	names, addrs := cfg.wanted(self)
+	names, addrs = pki.ServerNames(names, addrs, r.Settings.FirstService(), r.Settings.Domain)
+	if r.keys, err = newIdentity(filepath.Join(dir, "identity"), signer, pki.MemberRequest(r.Name, names, addrs), now); err != nil {
+		return r, err
+	}
+	founder := cluster.Founder{Name: r.Name, Member: r.ID, Key: r.keys.Self().Key, Public: r.keys.PublicDER(), Names: names, Addresses: addrs}
+	alone, others, err := cluster.Alone(snap, keyring, founder)
+	if err != nil {
+		return r, err
+	}
+	r.others = others
+	if _, err := b.State.Apply(alone); err != nil {
+		return r, err
+	}
+	b.State.Jump(r.revision)
+	return r, raftstore.Install(filepath.Join(dir, "raft"), r.ID, r.Settings.ClusterID, cfg.grpcAddress(self), b.State, slog.New(slog.DiscardHandler))
 }
 
 // writeAdmin writes an administrator's kubeconfig where there is none.

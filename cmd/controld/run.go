@@ -19,6 +19,7 @@ import (
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/apiserver"
 	"github.com/wherry-project/wherry/internal/authn"
+	"github.com/wherry-project/wherry/internal/backup"
 	"github.com/wherry-project/wherry/internal/cluster"
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/dispatch"
@@ -39,6 +40,7 @@ type controld struct {
 	member  member
 	keys    *pki.KeyPair
 	keyring *cluster.Keyring
+	backups *backup.Metrics
 	address string // of gRPC, as the others reach it
 	// names and hosts are what the certificate should be for.
 	wanted request
@@ -85,6 +87,9 @@ func run(ctx context.Context, cfg config) error {
 // open makes all parts; none works before daemon.Run starts it, but the Raft.
 func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err error) {
 	d := &controld{cfg: cfg, log: log, metrics: telemetry.NewRegistry("controld", version)}
+	if d.backups, err = backup.NewMetrics(d.metrics); err != nil {
+		return nil, err
+	}
 	if d.member, d.keys, err = openMember(cfg.DataDir); err != nil {
 		return nil, err
 	}

@@ -94,7 +94,7 @@ func (s *Server) join(ctx context.Context, role pki.Role, name string, token pki
 	if err != nil {
 		return nil, err
 	}
-	pin, id, err := s.pin(snap, role, name, csr)
+	pin, id, err := s.pin(ctx, snap, role, name, csr)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ type pinning struct {
 }
 
 // pin decides whether a key may have a name.
-func (s *Server) pin(snap *store.Snapshot, role pki.Role, name string, csr pki.CSR) (pinning, identity, error) {
+func (s *Server) pin(ctx context.Context, snap *store.Snapshot, role pki.Role, name string, csr pki.CSR) (pinning, identity, error) {
 	now, revision, err := read[identity](snap, identityKey(role, name))
 	if err != nil {
 		return pinning{}, now, err
@@ -148,9 +148,17 @@ func (s *Server) pin(snap *store.Snapshot, role pki.Role, name string, csr pki.C
 	case revision == 0:
 		p.cond = store.Cond{Absent: true}
 	case now.Key == csr.Key:
-		p.cond, fresh.Member = store.Cond{Revision: revision}, now.Member
+		p.cond, fresh.Member, fresh.Replaces = store.Cond{Revision: revision}, now.Member, now.Replaces
 	case role == pki.Member:
-		return p, now, apierr.New(apierr.ErrConflict, "the name %q is taken by another controld, %s: choose another --name, or remove that member first", name, now.Member)
+		if at, answers := s.answers(ctx, now.Member); answers {
+			return p, now, apierr.New(apierr.ErrConflict, "the name %q is taken by member %s, which answers at %s: choose another --name, or stop that controld first if this machine is to replace it", name, now.Member, at)
+		}
+		mark, err := put(removedKey(now.Key), removed{name}, store.Cond{})
+		if err != nil {
+			return p, now, err
+		}
+		p.cond, p.also = store.Cond{Revision: revision}, append(p.also, mark)
+		fresh.Replaces = append(slices.Clone(now.Replaces), now.Member)
 	default:
 		node := api.Key{Resource: "nodes", Name: name}
 		if _, there := snap.Get(node); there {

@@ -47,11 +47,42 @@ func (s *Server) Enter(ctx context.Context, r *wherryv1.EnterRequest) (*wherryv1
 	}
 	ctx, cancel := context.WithTimeout(ctx, enterWithin)
 	defer cancel()
+	if anew := r.GetMemberId(); anew != "" && anew != id.Member {
+		if !strings.HasPrefix(anew, p.Name+"-") {
+			return nil, apierr.BadRequest("member id %q: must begin with the member's name, %s-", anew, p.Name)
+		}
+		s.cfg.Log.Warn("a member has lost its data and begins anew", "name", p.Name, "was", id.Member, "member", anew)
+		id.Replaces, id.Member = append(id.Replaces, id.Member), anew
+		if revision, err = s.note(ctx, id, revision); err != nil {
+			return nil, err
+		}
+	}
+	for _, old := range id.Replaces {
+		if err := s.cfg.Members.RemoveMember(ctx, old); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.cfg.Members.AddMember(ctx, id.Member, r.GetAddress()); err != nil {
 		return nil, err
 	}
+	if len(id.Replaces) > 0 {
+		s.cfg.Log.Info("member replaced", "name", p.Name, "was", id.Replaces, "member", id.Member)
+		id.Replaces = nil
+		if _, err := s.note(ctx, id, revision); err != nil {
+			return nil, err
+		}
+	}
 	s.cfg.Log.Info("member entered", "member", id.Member, "address", r.GetAddress())
 	return &wherryv1.EnterResponse{}, nil
+}
+
+// note writes a member's identity.
+func (s *Server) note(ctx context.Context, id identity, revision uint64) (uint64, error) {
+	write, err := put(identityKey(pki.Member, id.Name), id, store.Cond{Revision: revision})
+	if err != nil {
+		return 0, err
+	}
+	return s.cfg.Store.Commit(ctx, store.Command{Changes: []store.Change{write}})
 }
 
 // Members implements wherryv1.ClusterServer.
@@ -70,7 +101,7 @@ func (s *Server) Members(ctx context.Context, _ *wherryv1.MembersRequest) (*wher
 	resp := &wherryv1.MembersResponse{Revision: s.cfg.Members.Revision()}
 	var asked sync.WaitGroup
 	for _, m := range s.cfg.Members.Members() {
-		one := &wherryv1.Member{Id: m.ID, Name: names[m.ID].Name, Address: m.Address, Leader: m.Leader, Voter: m.Voter}
+		one := &wherryv1.Member{Id: m.ID, Name: names[m.ID].Name, Address: m.Address, Leader: m.Leader, Voter: m.Voter, Replaces: strings.Join(names[m.ID].Replaces, ",")}
 		resp.Members = append(resp.Members, one)
 		asked.Go(func() { one.Reachable = s.reachable(ctx, m.ID, m.Address) })
 	}
@@ -94,6 +125,17 @@ func (s *Server) Answering(ctx context.Context) []string {
 		}
 	}
 	return out
+}
+
+// answers reports whether a member answers at the address that it is listed
+// under.
+func (s *Server) answers(ctx context.Context, id string) (address string, yes bool) {
+	for _, m := range s.cfg.Members.Members() {
+		if m.ID == id {
+			return m.Address, s.reachable(ctx, m.ID, m.Address)
+		}
+	}
+	return "", false
 }
 
 func (s *Server) reachable(ctx context.Context, id, address string) bool {
@@ -141,23 +183,34 @@ func (s *Server) RemoveMember(ctx context.Context, r *wherryv1.RemoveMemberReque
 	return &wherryv1.RemoveMemberResponse{}, nil
 }
 
-// removable refuses what would leave no cluster, and takes leadership from the
-// member that is to go.
+// removable refuses what would leave no cluster, or one that cannot go on, and
+// takes leadership from the member that is to go.
 func (s *Server) removable(ctx context.Context, id string) error {
-	others := 0
-	var leads, there bool
-	for _, m := range s.cfg.Members.Members() {
-		switch {
-		case m.ID == id:
-			there, leads = true, m.Leader
-		case m.Voter:
-			others++
+	all := s.cfg.Members.Members()
+	var there, leads, votes bool
+	var rest, answer int
+	var missing []string
+	for _, m := range all {
+		if m.ID == id {
+			there, leads, votes = true, m.Leader, m.Voter
+			continue
+		}
+		if !m.Voter {
+			continue
+		}
+		rest++
+		if s.reachable(ctx, m.ID, m.Address) {
+			answer++
+		} else {
+			missing = append(missing, m.ID)
 		}
 	}
-	if others == 0 {
+	switch {
+	case rest == 0:
 		return apierr.BadRequest("%s is the only member that votes: nothing would be left; join another controld first", id)
-	}
-	if there && leads {
+	case votes && answer <= rest/2:
+		return apierr.New(apierr.ErrConflict, "without %s, %d of %d members would answer, which is no majority, and the cluster would stand still: bring back or remove %s first", id, answer, rest, strings.Join(missing, ", "))
+	case there && leads:
 		return s.cfg.Members.TransferLeadership(ctx, "")
 	}
 	return nil

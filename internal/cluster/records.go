@@ -57,8 +57,11 @@ type identity struct {
 	Name string   `json:"name"`
 	Key  string   `json:"key"`
 	// Public is a member's whole key (PKIX DER), to wrap data keys to.
-	Public    []byte       `json:"public,omitempty"`
-	Member    string       `json:"member,omitempty"`
+	Public []byte `json:"public,omitempty"`
+	Member string `json:"member,omitempty"`
+	// Replaces are the ids that a member had with data that is lost. They are
+	// taken out of the Raft before it enters.
+	Replaces  []string     `json:"replaces,omitempty"`
 	Names     []string     `json:"names,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 }
