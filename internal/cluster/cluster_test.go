@@ -38,6 +38,26 @@ type fakeRaft struct {
 	mu      sync.Mutex
 	members []raftstore.Member
 	moved   int
+	there   map[string]bool // addresses that answer
+}
+
+// ask asks whether somebody is at an address.
+func (f *fakeRaft) ask(_ context.Context, address string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.there[address] {
+		return errors.New("nobody there")
+	}
+	return nil
+}
+
+func (f *fakeRaft) answers(address string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.there == nil {
+		f.there = map[string]bool{}
+	}
+	f.there[address] = true
 }
 
 func (f *fakeRaft) Members() []raftstore.Member {
@@ -137,7 +157,7 @@ func newBed(t *testing.T) *bed {
 	wherryv1.RegisterClusterServer(srv, cluster.New(cluster.Config{
 		Store: b.store, Members: b.raft, Self: "c1-0", Identify: users.Call, Peer: verifier.FromContext,
 		As:  func(u api.User) cluster.Door { return b.api.As(u) },
-		Ask: func(context.Context, string) error { return errors.New("nobody there") },
+		Ask: b.raft.ask,
 		Now: b.clock.Now, Log: slog.New(slog.DiscardHandler),
 	}))
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
@@ -238,7 +258,7 @@ func TestJoinIsRefused(t *testing.T) {
 		{"no role", nodes, nil, 0, "n2", "role: must be", apierr.ErrBadRequest},
 		{"a name that cannot be", nodes, nil, node, "N_2", `name "N_2"`, apierr.ErrBadRequest},
 		{"a node's name is taken", nodes, nil, node, "n1", "kubectl delete node n1", apierr.ErrConflict},
-		{"a control's name is taken", controls, nil, control, "c1", "taken by another controld, c1-0", apierr.ErrConflict},
+		{"a control's name is taken", controls, nil, control, "c1", "taken by member c1-0, which answers", apierr.ErrConflict},
 		{"no request for a certificate", nodes, func(r *wherryv1.JoinRequest) { r.Csr = []byte("x") }, node, "n2", "certificate request", apierr.ErrBadRequest},
 		{"a control without address", controls, func(r *wherryv1.JoinRequest) { r.Address = "x" }, control, "c2", "must be HOST:PORT", apierr.ErrBadRequest},
 		{"a control that is nowhere", controls, func(r *wherryv1.JoinRequest) { r.Address = "0.0.0.0:7443" }, control, "c2", "advertise-address", apierr.ErrBadRequest},
@@ -452,6 +472,65 @@ func TestNodeCannotPassForAMember(t *testing.T) {
 	}
 }
 
+// TestReplace has a machine whose disk was wiped join under its name, and later
+// lose its data alone: each time its former id is taken out, and its former key
+// is no good any more.
+func TestReplace(t *testing.T) {
+	b := newBed(t)
+	token := b.token(control, 0)
+	const address = "192.0.2.9:7443"
+	enter := func(j joiner, r *wherryv1.JoinResponse, id string) {
+		t.Helper()
+		if _, err := b.with(j.key, r.GetCertificate()).Enter(t.Context(), &wherryv1.EnterRequest{Address: address, MemberId: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := func() (out []string) {
+		for _, m := range b.raft.Members() {
+			out = append(out, m.ID)
+		}
+		return out
+	}
+	first := newJoiner(token, control, "c2")
+	one, err := b.join(token, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	enter(first, one, "")
+	b.raft.answers(address)
+	wiped := newJoiner(token, control, "c2")
+	if _, err := b.join(token, wiped); !errors.Is(err, apierr.ErrConflict) || !strings.Contains(err.Error(), "answers at "+address) {
+		t.Errorf("a second one joins under the name of one that runs: %v", err)
+	}
+	b.raft.there = nil
+	two, err := b.join(token, wiped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := b.join(token, wiped); err != nil || again.GetMemberId() != two.GetMemberId() {
+		t.Errorf("joining again: %v, %v", again, err)
+	}
+	own := must(pki.SaveKeyPair(t.TempDir(), first.key, one.GetCertificate(), one.GetCa())).Self()
+	if err := b.pins.Check(own); !errors.Is(err, pki.ErrPinned) {
+		t.Errorf("the former key passes: %v", err)
+	}
+	enter(wiped, two, "")
+	if got := ids(); len(got) != 2 || got[1] != two.GetMemberId() || got[1] == one.GetMemberId() {
+		t.Errorf("members %v, want the new one of %s", got, two.GetMemberId())
+	}
+	const anew = "c2-anew"
+	for range 2 {
+		enter(wiped, two, anew)
+		b.raft.members = slices.Compact(b.raft.members) // the fake adds what is there
+	}
+	if got := ids(); len(got) != 2 || got[1] != anew {
+		t.Errorf("members %v, want %s", got, anew)
+	}
+	if _, err := b.with(wiped.key, two.GetCertificate()).Enter(t.Context(), &wherryv1.EnterRequest{Address: address, MemberId: "c1-0"}); !errors.Is(err, apierr.ErrBadRequest) {
+		t.Errorf("it enters under another's id: %v", err)
+	}
+}
+
 func TestOnlyMastersSeeMembers(t *testing.T) {
 	b := newBed(t)
 	joe := b.as(pki.Request{User: "joe"})
@@ -467,7 +546,11 @@ func TestOnlyMastersSeeMembers(t *testing.T) {
 
 func TestLeaderThatIsRemovedHandsOver(t *testing.T) {
 	b := newBed(t)
-	b.raft.members = append(b.raft.members, raftstore.Member{ID: "c2-0", Voter: true})
+	b.raft.members = append(b.raft.members, raftstore.Member{ID: "c2-0", Address: "192.0.2.2:7443", Voter: true})
+	if _, err := b.admin().RemoveMember(t.Context(), &wherryv1.RemoveMemberRequest{Id: "c1-0"}); !errors.Is(err, apierr.ErrConflict) || !strings.Contains(err.Error(), "no majority") {
+		t.Errorf("a removal that leaves no majority: %v", err)
+	}
+	b.raft.answers("192.0.2.2:7443")
 	if _, err := b.admin().RemoveMember(t.Context(), &wherryv1.RemoveMemberRequest{Id: "c1-0"}); err != nil {
 		t.Fatal(err)
 	}
