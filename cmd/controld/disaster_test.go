@@ -161,7 +161,7 @@ func saveBackup(t *testing.T, rc *rest.Config, at *host) (string, backup.Manifes
 	t.Helper()
 	c := clusterClient(t, rc, at)
 	file := filepath.Join(at.dir, "backup.wherry")
-	m, err := cluster.SaveBackup(t.Context(), c, file, []byte(passphrase))
+	m, err := backup.Fetch(t.Context(), c, file, []byte(passphrase))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/alloc"
 	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/authn"
 	"github.com/wherry-project/wherry/internal/bootstrap"
 	"github.com/wherry-project/wherry/internal/cluster"
 	"github.com/wherry-project/wherry/internal/kinds"
@@ -144,6 +145,11 @@ func firstState(ctx context.Context, cfg config, dir string, m member, address s
 	if err != nil {
 		return err
 	}
+	tokens, err := authn.FoundKeys(time.Now())
+	if err != nil {
+		return err
+	}
+	records = append(records, tokens)
 	return bootstrap.Write(ctx, raft, bootstrap.Config{
 		Kinds: table, Alloc: alloc.New(ranges(m.Settings)), DNS: m.Settings.DNS(), APIPort: int32(cfg.HTTPSPort), Now: time.Now(),
 	}, records...)

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"github.com/wherry-project/wherry/internal/controllers"
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/events"
+	"github.com/wherry-project/wherry/internal/pki"
 )
 
 // leaderParts are what runs on the leader only, afresh for each term.
@@ -17,15 +19,32 @@ func (d *controld) leaderParts(uint64) []daemon.Part {
 		<-ctx.Done()
 		return nil
 	}}
-	parts := []daemon.Part{grace, daemon.Ready("sealing", d.cluster.KeepSealed)}
+	parts := []daemon.Part{grace, daemon.Ready("sealing", d.cluster.KeepSealed), daemon.Ready("token keys", d.keepTokenKeys)}
 	if d.cfg.BackupDir != "" {
 		e := events.New(d.api.As(d.self()), d.api.Kinds(), "backup", d.member.Name, d.log)
 		parts = append(parts, daemon.Ready("events of backup", e.Run), daemon.Ready("backups", d.keepBackups(e)))
 	}
 	return append(parts, controllers.All(controllers.Config{
 		Source: d.raft, API: d.api, LastSeen: d.nodes.LastSeen, NodeGrace: d.cfg.NodeGrace.std(),
-		Controls: d.serving, Host: d.member.Name, Log: d.log,
+		Controls: d.serving, CA: string(pki.EncodeCertificate(d.keys.CA().Raw)), Host: d.member.Name, Log: d.log,
 	})...)
+}
+
+// keepTokenKeys sees to it that the cluster has a key to sign tokens with.
+func (d *controld) keepTokenKeys(ctx context.Context) error {
+	for again := 100 * time.Millisecond; ; again = min(2*again, 10*time.Second) {
+		err := d.tokens.KeepKeys(ctx, d.raft)
+		if err == nil {
+			<-ctx.Done()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(again):
+			d.log.Warn("no key for service account tokens made yet", "err", err)
+		}
+	}
 }
 
 // serving gives where the members that answer now serve HTTPS: the port is the

@@ -48,6 +48,7 @@ type controld struct {
 	raft      *raftstore.Store
 	api       *apiserver.Server
 	users     *authn.Authenticator
+	tokens    *authn.Accounts
 	nodes     *dispatch.Server
 	cluster   *cluster.Server
 	gateway   *gateway.Gateway
@@ -139,11 +140,13 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	pins.Use(d.raft)
 	d.keyring.Use(d.raft)
 	set := d.member.Settings
+	d.tokens = authn.NewAccounts(authn.AccountsConfig{State: d.raft, Issuer: "https://kubernetes.default.svc." + set.Domain})
 	d.api = apiserver.New(apiserver.Config{
-		Store: d.raft, Codec: codec, Alloc: alloc.New(ranges(set)),
+		Tokens: d.tokens,
+		Store:  d.raft, Codec: codec, Alloc: alloc.New(ranges(set)),
 		LiveNode: func(node string) (time.Time, bool) { return d.nodes.Heard(node) },
 	})
-	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize})
+	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize, Token: d.tokens.User})
 	d.cluster = cluster.New(cluster.Config{
 		Store: d.raft, Members: d.raft, Self: d.member.ID, Keyring: d.keyring, Version: version, Identify: d.users.Call, Peer: verifier.FromContext,
 		As: func(u api.User) cluster.Door { return d.api.As(u) }, Ask: dial.ask, Now: time.Now, Log: log,
@@ -156,7 +159,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		Log: log,
 	})
 	d.gateway, err = gateway.New(gateway.Config{
-		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, Streams: d.nodes, OpenAPI: docs,
+		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, OpenAPI: docs,
 		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "quorum", Run: d.current}},
 		Registry: d.metrics, Version: kubeversion.Info(version), Log: log,
 	})

@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,7 +19,7 @@ func (c *command) cluster() *cobra.Command {
 	root.PersistentFlags().StringVar(&address, "grpc-address", "", "HOST:PORT of a controld's gRPC; default: port 7443 of the kubeconfig's server")
 	token := &cobra.Command{Use: "token", Short: "Make tokens with which machines join"}
 	token.AddCommand(c.tokenCreate(&address))
-	root.AddCommand(token, c.members(&address))
+	root.AddCommand(token, c.members(&address), c.backup(&address), c.restore(), c.recover(), c.rotateSealingKey(&address))
 	return root
 }
 
@@ -59,54 +57,4 @@ func (c *command) tokenCreate(address *string) *cobra.Command {
 	cmd.Flags().StringVar(&role, "role", "", "what the machine will be: node or control")
 	cmd.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the token can be used")
 	return cmd
-}
-
-func (c *command) members(address *string) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use: "members", Short: "List the controlds, with the leader among them", Args: cobra.NoArgs,
-		Example: "  wherry cluster members\n  wherry cluster members -o json",
-		RunE: run(func(ctx context.Context, _ []string) error {
-			if output != "" && output != "json" {
-				return fmt.Errorf("--output is json or nothing, not %q", output)
-			}
-			conn, err := c.connect(*address)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			m, err := wherryv1.NewClusterClient(conn).Members(ctx, &wherryv1.MembersRequest{})
-			if err != nil {
-				return err
-			}
-			if output == "json" {
-				return c.printJSON(m)
-			}
-			w := tabwriter.NewWriter(c.Out, 0, 8, 3, ' ', 0)
-			fmt.Fprintln(w, "NAME\tSTATUS\tROLE\tADDRESS\tID")
-			for _, one := range m.GetMembers() {
-				fmt.Fprintln(w, strings.Join([]string{one.GetName(), memberStatus(one), memberRole(one), one.GetAddress(), one.GetId()}, "\t"))
-			}
-			return w.Flush()
-		}),
-	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, or a table")
-	return cmd
-}
-
-func memberStatus(m *wherryv1.Member) string {
-	if m.GetReachable() {
-		return "Ready"
-	}
-	return "NotReachable"
-}
-
-func memberRole(m *wherryv1.Member) string {
-	switch {
-	case m.GetLeader():
-		return "leader"
-	case m.GetVoter():
-		return "follower"
-	}
-	return "learner"
 }

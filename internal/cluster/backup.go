@@ -2,9 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -82,53 +79,4 @@ func (s sender) Write(b []byte) (int, error) {
 		}
 	}
 	return len(b), nil
-}
-
-// SaveBackup gets a backup from a controld and writes it into an encrypted
-// file, which is there as a whole or not at all.
-func SaveBackup(ctx context.Context, c wherryv1.ClusterClient, file string, passphrase []byte) (backup.Manifest, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.Backup(ctx, &wherryv1.BackupRequest{})
-	if err != nil {
-		return backup.Manifest{}, err
-	}
-	first, err := stream.Recv()
-	if err != nil {
-		return backup.Manifest{}, err
-	}
-	m, err := manifestOf(first.GetManifest())
-	if err != nil {
-		return m, err
-	}
-	return m, backup.WriteFile(file, passphrase, m, func(w io.Writer) error {
-		var n int64
-		for {
-			part, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				return err
-			}
-			n += int64(len(part.GetData()))
-			if _, err := w.Write(part.GetData()); err != nil {
-				return err
-			}
-		}
-		if n <= m.Bytes {
-			return fmt.Errorf("the controld sent %d bytes, less than the %d of its state: nothing was written, try again", n, m.Bytes)
-		}
-		return nil
-	})
-}
-
-func manifestOf(m *wherryv1.BackupManifest) (backup.Manifest, error) {
-	created, err := time.Parse(time.RFC3339, m.GetCreated())
-	if err != nil || m.GetClusterId() == "" {
-		return backup.Manifest{}, errors.New("the controld's answer is not a backup: is it of a newer version?")
-	}
-	return backup.Manifest{
-		Format: int(m.GetFormat()), Cluster: m.GetClusterId(), Revision: m.GetRevision(), Created: created,
-		Version: m.GetVersion(), Objects: int(m.GetObjects()), Bytes: m.GetBytes(), SHA256: m.GetSha256(),
-	}, nil
 }
