@@ -145,6 +145,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		Tokens: d.tokens,
 		Store:  d.raft, Codec: codec, Alloc: alloc.New(ranges(set)),
 		LiveNode: func(node string) (time.Time, bool) { return d.nodes.Heard(node) },
+		Virtual:  d.virtual(),
 	})
 	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize, Token: d.tokens.User})
 	d.cluster = cluster.New(cluster.Config{
@@ -159,7 +160,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		Log: log,
 	})
 	d.gateway, err = gateway.New(gateway.Config{
-		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, OpenAPI: docs,
+		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
 		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "quorum", Run: d.current}},
 		Registry: d.metrics, Version: kubeversion.Info(version), Log: log,
 	})

@@ -1,10 +1,13 @@
 package dispatch
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/types/known/anypb"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/authz"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/store"
 )
@@ -157,67 +160,11 @@ func (h *share) follow(snap *store.Snapshot, d *diff) {
 	clear(h.touched)
 }
 
-// references are the ConfigMaps and Secrets that a pod names.
+// references are the ConfigMaps and Secrets that a pod names: what the node may
+// read of them, it is told.
 func references(p *corev1.Pod) []api.Key {
-	var keys []api.Key
-	seen := map[api.Key]bool{}
-	add := func(resource, name string) {
-		k := api.Key{Resource: resource, Namespace: p.Namespace, Name: name}
-		if name != "" && !seen[k] {
-			seen[k] = true
-			keys = append(keys, k)
-		}
-	}
-	for _, s := range p.Spec.ImagePullSecrets {
-		add("secrets", s.Name)
-	}
-	for _, v := range p.Spec.Volumes {
-		if v.ConfigMap != nil {
-			add("configmaps", v.ConfigMap.Name)
-		}
-		if v.Secret != nil {
-			add("secrets", v.Secret.SecretName)
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for _, s := range v.Projected.Sources {
-			if s.ConfigMap != nil {
-				add("configmaps", s.ConfigMap.Name)
-			}
-			if s.Secret != nil {
-				add("secrets", s.Secret.Name)
-			}
-		}
-	}
-	for _, c := range containers(p) {
-		for _, e := range c.EnvFrom {
-			if e.ConfigMapRef != nil {
-				add("configmaps", e.ConfigMapRef.Name)
-			}
-			if e.SecretRef != nil {
-				add("secrets", e.SecretRef.Name)
-			}
-		}
-		for _, e := range c.Env {
-			if e.ValueFrom != nil && e.ValueFrom.ConfigMapKeyRef != nil {
-				add("configmaps", e.ValueFrom.ConfigMapKeyRef.Name)
-			}
-			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
-				add("secrets", e.ValueFrom.SecretKeyRef.Name)
-			}
-		}
-	}
-	return keys
-}
-
-func containers(p *corev1.Pod) []corev1.Container {
-	all := append([]corev1.Container{}, p.Spec.InitContainers...)
-	all = append(all, p.Spec.Containers...)
-	for i := range p.Spec.EphemeralContainers {
-		all = append(all, corev1.Container(p.Spec.EphemeralContainers[i].EphemeralContainerCommon))
-	}
-	return all
+	keys := authz.References(p)
+	return slices.DeleteFunc(keys, func(k api.Key) bool { return k.Resource != "configmaps" && k.Resource != "secrets" })
 }
 
 // maxDelta ends one message of a delta; the next one follows.

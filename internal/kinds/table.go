@@ -10,6 +10,7 @@ import (
 	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/kinds/discovery"
 	"github.com/wherry-project/wherry/internal/kinds/events"
+	"github.com/wherry-project/wherry/internal/kinds/metrics"
 	"github.com/wherry-project/wherry/internal/kinds/networking"
 	"github.com/wherry-project/wherry/internal/kinds/node"
 	"github.com/wherry-project/wherry/internal/kinds/rbac"
@@ -47,6 +48,8 @@ func Table() *api.Kinds {
 		authorization.SelfSubjectAccessReview(),
 		authorization.SelfSubjectRulesReview(),
 		authorization.SubjectAccessReview(),
+		metrics.NodeMetrics(),
+		metrics.PodMetrics(),
 		networking.IngressClass(),
 		networking.Ingress(),
 		networking.IPAddress(),

@@ -192,7 +192,7 @@ func docsOf(t reflect.Type) map[string]string {
 	if d, ok := reflect.New(t).Interface().(documented); ok {
 		return d.SwaggerDoc()
 	}
-	return nil
+	return otherDocs(t)
 }
 
 // fields adds the properties of a struct; those of embedded structs are its
