@@ -22,7 +22,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -55,6 +57,20 @@ func (s *server) Members(context.Context, *wherryv1.MembersRequest) (*wherryv1.M
 		{Id: "a1", Name: "c1", Address: "10.0.0.1:7443", Leader: true, Voter: true, Reachable: true},
 		{Id: "a2", Name: "c2", Address: "10.0.0.2:7443", Voter: true},
 	}}, nil
+}
+
+func (s *server) RemoveMember(_ context.Context, r *wherryv1.RemoveMemberRequest) (*wherryv1.RemoveMemberResponse, error) {
+	if r.GetId() != "a2" {
+		return nil, status.Error(codes.InvalidArgument, r.GetId()+" is the only member that votes")
+	}
+	return &wherryv1.RemoveMemberResponse{}, nil
+}
+
+func (s *server) TransferLeadership(_ context.Context, r *wherryv1.TransferLeadershipRequest) (*wherryv1.TransferLeadershipResponse, error) {
+	if r.GetId() != "" && r.GetId() != "a2" {
+		return nil, status.Error(codes.NotFound, r.GetId())
+	}
+	return &wherryv1.TransferLeadershipResponse{}, nil
 }
 
 func (s *server) ListImages(context.Context, *wherryv1.ListImagesRequest) (*wherryv1.ListImagesResponse, error) {
@@ -184,6 +200,15 @@ func TestCommands(t *testing.T) {
 		{args: "cluster members", alsoIn: "c1     Ready          leader     10.0.0.1:7443   a1\nc2     NotReachable   follower   10.0.0.2:7443   a2\n"},
 		{args: "cluster members -o json", alsoIn: `"leader": true`},
 		{args: "cluster members -o yaml", err: "--output is json or nothing"},
+		{args: "cluster members list", alsoIn: "c1     Ready          leader     10.0.0.1:7443   a1\n"},
+		{args: "cluster members nonsense", err: "nonsense"},
+		{args: "cluster members remove", err: "accepts 1 arg"},
+		{args: "cluster members remove c9", err: `no controld is named "c9"; there are c1, c2`},
+		{args: "cluster members remove c2", out: "controld c2 removed; stop it if it runs, and delete its data directory before it joins again\n"},
+		{args: "cluster members remove a1", err: "is the only member that votes"},
+		{args: "cluster members transfer-leadership", out: "leadership goes to another controld\n"},
+		{args: "cluster members transfer-leadership c2", out: "leadership goes to c2\n"},
+		{args: "cluster members transfer-leadership c9", err: `no controld is named "c9"`},
 		{args: "image list", alsoIn: "n1     web:latest      0123456789ab   3Mi\nn2     web@sha256:ff   ff             25Mi\n"},
 		{args: "image import " + archive, out: "imported web:1 on n1\n"},
 		{args: "image import - --node n1,n2", stdin: string(big), out: "imported web:1 on n1\n", nodes: "n1 n2"},
@@ -248,7 +273,7 @@ func TestInheritedFlags(t *testing.T) {
 	for args, want := range map[string][]string{
 		"testbed kill -h":         {"--name=", "--testbed-dir="},
 		"testbed up -h":           {"--name=", "--testbed-dir=", "--controls="},
-		"cluster members -h":      {"--grpc-address="},
+		"cluster members list -h": {"--grpc-address="},
 		"cluster token create -h": {"--grpc-address=", "--role="},
 		"image list -h":           {"--grpc-address=", "--node="},
 	} {
