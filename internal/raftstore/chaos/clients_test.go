@@ -82,6 +82,8 @@ func (cs *clients) do(id int, at *slot, op Op) Done {
 	var out Done
 	switch err := at.ask("Do", op, &out, op.Patience+500*time.Millisecond); err {
 	case nil:
+	case errNotThere:
+		return Done{Unknown: true} // it has not been sent, so there is nothing to write down
 	default:
 		out = Done{Unknown: true} // an answer may still be on its way into out
 	}
@@ -90,9 +92,10 @@ func (cs *clients) do(id int, at *slot, op Op) Done {
 	defer cs.mu.Unlock()
 	cs.done++
 	if out.Unknown {
-		if cs.open++; op.Kind == "read" {
+		if op.Kind == "read" {
 			return out // a read that failed says nothing
 		}
+		cs.open++
 		end = 1<<62 - 1 // it may be done at any later time
 	}
 	cs.history = append(cs.history, porcupine.Operation{ClientId: id, Input: op, Call: int64(call), Output: out, Return: end})

@@ -200,7 +200,10 @@ func (s *slot) died() (string, bool) {
 
 func (s *slot) signal(sig syscall.Signal) { _ = s.proc.cmd.Process.Signal(sig) } // it may have ended
 
-var errNoAnswer = errors.New("no answer")
+var (
+	errNoAnswer = errors.New("no answer")
+	errNotThere = errors.New("no such process now")
+)
 
 // ask calls the member's process.
 func (s *slot) ask(method string, in, out any, within time.Duration) error {
@@ -208,7 +211,7 @@ func (s *slot) ask(method string, in, out any, within time.Duration) error {
 	client := s.client
 	s.mu.Unlock()
 	if client == nil {
-		return errNoAnswer
+		return errNotThere
 	}
 	timer := time.NewTimer(within)
 	defer timer.Stop()

@@ -129,7 +129,6 @@ type Done struct {
 	Revision uint64
 	OK       bool // cas: the condition held
 	Unknown  bool // it may or may not have been done
-	Nothing  bool // it was surely not done
 }
 
 // Do does an operation.
