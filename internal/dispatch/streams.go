@@ -38,7 +38,13 @@ func (s *Server) pod(ctx context.Context, namespace, name string) (*corev1.Pod, 
 // container checks the name of a container, or finds the one that is meant.
 func container(p *corev1.Pod, name string) (string, error) {
 	var all []string
-	for _, c := range containers(p) {
+	for _, c := range p.Spec.InitContainers {
+		all = append(all, c.Name)
+	}
+	for _, c := range p.Spec.Containers {
+		all = append(all, c.Name)
+	}
+	for _, c := range p.Spec.EphemeralContainers {
 		all = append(all, c.Name)
 	}
 	if name == "" {
