@@ -117,7 +117,7 @@ func (m *model) live(l *raftlog.Log, s *raftlog.Stable) error {
 					return err
 				}
 			}
-			if _, err = l.Sync(); err == nil {
+			if err = l.Sync(); err == nil {
 				m.acknowledged()
 			}
 		case r < 78 && len(m.sure) > 0:
@@ -128,6 +128,9 @@ func (m *model) live(l *raftlog.Log, s *raftlog.Stable) error {
 			if err = l.CutBack(m.cut); err == nil {
 				m.sure, m.cut = m.sure[:m.cut-m.first], 0
 				m.term++
+				if l.First() == 0 { // it may go on anywhere
+					m.first += uint64(m.random.IntN(10))
+				}
 			}
 		case r < 85 && len(m.sure) > 0:
 			to := uint64(m.random.IntN(len(m.sure))) // one stays
@@ -161,7 +164,7 @@ func (m *model) start(disk *diskfault.Mem) (l *raftlog.Log, s *raftlog.Stable, t
 	if err != nil {
 		return nil, nil, false, err
 	}
-	s, err = raftlog.OpenStable(disk, "/data/stable")
+	s, err = raftlog.OpenStable(disk, "/data/stable", false)
 	return l, s, found.Cut != "", err
 }
 

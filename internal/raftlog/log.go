@@ -50,6 +50,8 @@ type Log struct {
 	options Options
 	lock    io.Closer
 
+	// removing is held by whoever removes segments, before writing.
+	removing sync.Mutex
 	// writing is held by whoever changes the log: one at a time.
 	writing sync.Mutex
 	buffer  []byte
@@ -151,22 +153,19 @@ func (l *Log) Write(entries []Entry) error {
 }
 
 // Sync makes all entries that were written before the call survive a power
-// cut, and gives the last of them. If it fails, the log takes no more entries:
-// what is on the disk is not known any more.
-func (l *Log) Sync() (durable uint64, err error) {
-	l.mu.RLock()
-	last := l.last
-	l.mu.RUnlock()
-	err = l.sync()
-	if err != nil {
-		l.writing.Lock()
-		defer l.writing.Unlock()
-		if l.broken == nil {
-			l.broken = fmt.Errorf("sync the log: %w", err)
-		}
-		return 0, l.broken
+// cut. If it fails, the log takes no more entries: what is on the disk is not
+// known any more.
+func (l *Log) Sync() error {
+	err := l.sync()
+	if err == nil {
+		return nil
 	}
-	return last, nil
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if l.broken == nil {
+		l.broken = fmt.Errorf("sync the log: %w", err)
+	}
+	return l.broken
 }
 
 func (l *Log) sync() error {
@@ -297,19 +296,22 @@ func (l *Log) takeBack(last uint64) {
 
 // cutMemory forgets the entries from index on.
 func (l *Log) cutMemory(index uint64) {
-	for _, s := range l.segments {
-		s.cut(index)
-	}
 	if index <= l.first {
+		index = 0 // those before are no entries any more
 		l.first, l.last = 0, 0
 	} else {
 		l.last = min(l.last, index-1)
+	}
+	for _, s := range l.segments {
+		s.cut(index)
 	}
 }
 
 // CutBack removes the entries from index on. When it returns nil they do not
 // come back.
 func (l *Log) CutBack(index uint64) error {
+	l.removing.Lock()
+	defer l.removing.Unlock()
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	return l.cutBack(index)
@@ -340,23 +342,40 @@ func (l *Log) cutBack(index uint64) error {
 }
 
 // CutFront removes the entries up to index. The room that they take is given
-// back a whole segment at a time, so some may come back when the log is opened
-// again.
+// back a whole segment at a time. After a power cut some may be back.
 func (l *Log) CutFront(index uint64) error {
+	l.removing.Lock()
+	defer l.removing.Unlock()
+	if all, err := l.forgetFront(index); all || err != nil {
+		return err
+	}
+	return l.removeFront() // others may append meanwhile
+}
+
+func (l *Log) forgetFront(index uint64) (all bool, err error) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if err := l.check(); err != nil {
-		return err
+		return false, err
 	}
 	if index >= l.Last() {
 		// The log may go on anywhere, which must be known when it is opened
 		// again.
-		return l.cutBack(l.First())
+		return true, l.cutBack(l.First())
 	}
-	l.mu.Lock()
-	l.first = max(l.first, index+1)
-	l.mu.Unlock()
-	return l.removeFront()
+	if index < l.First() {
+		return false, nil
+	}
+	err = l.put(recordSize(0), func(s *segment, synced uint32) {
+		l.buffer = appendRecord(l.buffer, s.mark, synced, kindFront, Entry{Index: index + 1})
+	}, func(*segment, int64) { l.first = index + 1 })
+	if errors.Is(err, ErrFull) { // then it may not make room for itself first
+		l.mu.Lock()
+		l.first = index + 1
+		l.mu.Unlock()
+		err = nil
+	}
+	return false, err
 }
 
 // removeFront removes segments without entries, oldest first: one after the
@@ -390,6 +409,8 @@ func (l *Log) removeFront() error {
 
 // Close syncs what has been written and lets go of the files.
 func (l *Log) Close() error {
+	l.removing.Lock()
+	defer l.removing.Unlock()
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if l.closed {

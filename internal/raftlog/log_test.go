@@ -262,7 +262,7 @@ func TestSyncFails(t *testing.T) {
 	l = mustOpen(t, faulty, "/log")
 	faulty.SetBroken(fault)
 	must(t, l.Write(entries(15, 16, 2)))
-	if _, err := l.Sync(); !errors.Is(err, fault) {
+	if err := l.Sync(); !errors.Is(err, fault) {
 		t.Fatal(err)
 	}
 	faulty.SetBroken(nil)
@@ -276,7 +276,7 @@ func TestSyncFails(t *testing.T) {
 func TestStable(t *testing.T) {
 	disk := newMem()
 	must(t, disk.MkdirAll("/"))
-	s, err := raftlog.OpenStable(disk, "/stable")
+	s, err := raftlog.OpenStable(disk, "/stable", false)
 	must(t, err)
 	must(t, s.Set("term", []byte("7")))
 	must(t, s.Set("vote", []byte("m1")))
@@ -284,7 +284,7 @@ func TestStable(t *testing.T) {
 		t.Errorf("a large value: %v", err)
 	}
 	must(t, s.Close())
-	s, err = raftlog.OpenStable(disk, "/stable")
+	s, err = raftlog.OpenStable(disk, "/stable", false)
 	must(t, err)
 	if string(s.Get("term")) != "7" || string(s.Get("vote")) != "m1" || s.Get("other") != nil {
 		t.Errorf("term %q, vote %q", s.Get("term"), s.Get("vote"))
@@ -292,7 +292,7 @@ func TestStable(t *testing.T) {
 	must(t, s.Close())
 	must(t, disk.Damage("/stable", 5))
 	must(t, disk.Damage("/stable", 5000))
-	if _, err := raftlog.OpenStable(disk, "/stable"); !errors.Is(err, raftlog.ErrDamaged) {
+	if _, err := raftlog.OpenStable(disk, "/stable", false); !errors.Is(err, raftlog.ErrDamaged) {
 		t.Errorf("both copies damaged: %v", err)
 	}
 }

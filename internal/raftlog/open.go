@@ -124,9 +124,10 @@ func (l *Log) replay(found *Found) (torn bool, err error) {
 	}
 	l.buffer = nil
 	for _, s := range l.segments {
-		found.Entries += uint64(len(s.offs))
-		if len(s.offs) > 0 {
-			found.Bytes += uint64(s.end - int64(s.offs[0]))
+		from := max(s.base, l.first)
+		if at, _, ok := s.find(from); ok {
+			found.Entries += s.next() - from
+			found.Bytes += uint64(s.end - at)
 		}
 	}
 	return torn, nil
@@ -146,6 +147,10 @@ func (l *Log) replayed(s *segment, at int64, r record) error {
 		s.add(i, at)
 	case kindCut:
 		l.cutMemory(i)
+	case kindFront:
+		if l.last != 0 && i <= l.last {
+			l.first = max(l.first, i)
+		}
 	}
 	return nil
 }
@@ -171,7 +176,8 @@ func (l *Log) rotate(need int64) (err error) {
 			h.follows = l.last + 1
 		}
 	}
-	s, err := l.newSegment(h, max(l.options.SegmentBytes, headBytes+need))
+	h.room = max(l.options.SegmentBytes, headBytes+need)
+	s, err := l.newSegment(h)
 	if err != nil {
 		err = full(err)
 		l.full.Store(errors.Is(err, ErrFull))
@@ -184,15 +190,13 @@ func (l *Log) rotate(need int64) (err error) {
 	if old != nil && old.room > old.end {
 		// What was not used goes back. If this is lost or fails, nothing is: all
 		// behind old.end is ignored.
-		if old.file.Truncate(old.end) == nil {
-			old.room = old.end
-		}
+		_ = old.file.Truncate(old.end)
 	}
 	return nil
 }
 
 // newSegment makes a segment that is there, whole, after a power cut.
-func (l *Log) newSegment(h head, room int64) (s *segment, err error) {
+func (l *Log) newSegment(h head) (s *segment, err error) {
 	f := l.spare
 	l.spare = nil
 	from := filepath.Join(l.dir, spare)
@@ -207,7 +211,7 @@ func (l *Log) newSegment(h head, room int64) (s *segment, err error) {
 			err = errors.Join(err, f.Close(), l.fs.Remove(from))
 		}
 	}()
-	if err = f.Allocate(room); err != nil {
+	if err = f.Allocate(h.room); err != nil {
 		return nil, err
 	}
 	if _, err = f.WriteAt(h.encode(), 0); err != nil {
@@ -227,7 +231,7 @@ func (l *Log) newSegment(h head, room int64) (s *segment, err error) {
 		from = filepath.Join(l.dir, name)
 		return nil, err
 	}
-	return &segment{head: h, name: name, file: f, room: room, end: headBytes, synced: headBytes}, nil
+	return &segment{head: h, name: name, file: f, end: headBytes, synced: headBytes}, nil
 }
 
 // makeSpare gets room for the next segment, so that a full disk shows while

@@ -27,6 +27,8 @@ const (
 	kindCut = 2
 	// kindClosed is written when the log is closed: all before it was synced.
 	kindClosed = 3
+	// kindFront says that the log begins with its index.
+	kindFront = 4
 )
 
 // record is one as it is read.
@@ -83,5 +85,5 @@ func readRecord(b []byte, mark uint32) (r record, ok bool) {
 		},
 		size: recordSize(int(size)),
 	}
-	return r, r.kind >= kindEntry && r.kind <= kindClosed
+	return r, r.kind >= kindEntry && r.kind <= kindFront
 }

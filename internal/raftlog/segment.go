@@ -16,8 +16,8 @@ type segment struct {
 	head
 	name string
 	file File
-	room int64 // the size it was given
 
+	size int64    // as it was found
 	base uint64   // index of the first of offs
 	offs []uint32 // where each entry begins
 	// end is where the next record goes, synced how much is sure to survive.
@@ -35,6 +35,8 @@ type head struct {
 	// before is where the segment before this one ends. All of it was synced
 	// before this one was made.
 	before int64
+	// room is the size that it was given, and has until the next one follows.
+	room int64
 }
 
 const (
@@ -54,6 +56,7 @@ func (h head) encode() []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.seq)
 	b = binary.LittleEndian.AppendUint64(b, h.follows)
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.before))
+	b = binary.LittleEndian.AppendUint64(b, uint64(h.room))
 	b = append(b, make([]byte, headBytes-4-len(b))...)
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
@@ -71,6 +74,7 @@ func decodeHead(b []byte) (h head, err error) {
 	return head{
 		mark: binary.LittleEndian.Uint32(b[12:]), seq: binary.LittleEndian.Uint64(b[16:]),
 		follows: binary.LittleEndian.Uint64(b[24:]), before: int64(binary.LittleEndian.Uint64(b[32:])),
+		room: int64(binary.LittleEndian.Uint64(b[40:])),
 	}, nil
 }
 
@@ -98,11 +102,11 @@ func openSegment(fs FS, dir, name string, seq uint64) (s *segment, err error) {
 	}()
 	b := make([]byte, headBytes)
 	s = &segment{name: name, file: f}
-	if s.room, err = f.Size(); err != nil {
+	if s.size, err = f.Size(); err != nil {
 		return nil, err
 	}
-	if s.room < headBytes {
-		return nil, fmt.Errorf("%w: it has %d bytes, not even a head", ErrDamaged, s.room)
+	if s.size < headBytes {
+		return nil, fmt.Errorf("%w: it has %d bytes, not even a head", ErrDamaged, s.size)
 	}
 	if _, err = f.ReadAt(b, 0); err != nil {
 		return nil, err
@@ -124,8 +128,8 @@ func (s *segment) scan(scratch *[]byte, limit int64, f func(at int64, r record) 
 	if limit >= 0 {
 		upTo = limit
 	}
-	if upTo > s.room {
-		return false, fmt.Errorf("%s: %w: it has %d bytes, but %d were synced", s.name, ErrDamaged, s.room, upTo)
+	if upTo > s.size {
+		return false, fmt.Errorf("%s: %w: it has %d bytes of %d", s.name, ErrDamaged, s.size, upTo)
 	}
 	size := max(0, upTo-headBytes)
 	if int64(cap(*scratch)) < size {

@@ -31,10 +31,10 @@ const (
 // ErrTooLarge says that the values do not fit.
 var ErrTooLarge = errors.New("too large to be kept")
 
-// OpenStable opens the file, or makes it.
-func OpenStable(fs FS, path string) (*Stable, error) {
+// OpenStable opens the file, or makes it unless it must be there.
+func OpenStable(fs FS, path string, must bool) (*Stable, error) {
 	s := &Stable{values: map[string][]byte{}}
-	if err := s.open(fs, path); err != nil {
+	if err := s.open(fs, path, must); err != nil {
 		err = fmt.Errorf("%s: %w", path, err)
 		if s.file != nil {
 			err = errors.Join(err, s.file.Close())
@@ -44,8 +44,11 @@ func OpenStable(fs FS, path string) (*Stable, error) {
 	return s, nil
 }
 
-func (s *Stable) open(fs FS, path string) (err error) {
+func (s *Stable) open(fs FS, path string, must bool) (err error) {
 	s.file, err = fs.Open(path, 0)
+	if errors.Is(err, os.ErrNotExist) && must {
+		return fmt.Errorf("%w: it is gone", ErrDamaged)
+	}
 	if errors.Is(err, os.ErrNotExist) {
 		return s.create(fs, path)
 	} else if err != nil {

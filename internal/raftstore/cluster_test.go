@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/wherry-project/wherry/internal/raftlog"
 	"github.com/wherry-project/wherry/internal/store"
 	"github.com/wherry-project/wherry/internal/store/storetest"
 	"github.com/wherry-project/wherry/internal/testkit"
@@ -115,6 +116,8 @@ type cluster struct {
 	dir     string
 	limits  Limits
 	timeout Timeouts
+	kind    string
+	disk    func(id string) raftlog.FS
 	net     *network
 	log     *slog.Logger
 
@@ -137,11 +140,17 @@ func newCluster(t testing.TB, size int, limits Limits) *cluster {
 
 func newClusterWith(t testing.TB, size int, limits Limits, timeouts Timeouts) *cluster {
 	t.Helper()
+	return newClusterOn(t, size, limits, timeouts, "", nil)
+}
+
+// newClusterOn makes a cluster with a kind of log and, for each member, a disk.
+func newClusterOn(t testing.TB, size int, limits Limits, timeouts Timeouts, kind string, disk func(id string) raftlog.FS) *cluster {
+	t.Helper()
 	if _, ok := t.(*testing.T); ok && !strings.Contains(t.Name(), "/") {
 		testkit.Leaks(t) // not of tests that run beside others
 	}
 	c := &cluster{
-		t: t, dir: t.TempDir(), limits: limits, net: newNetwork(), timeout: timeouts,
+		t: t, dir: t.TempDir(), limits: limits, net: newNetwork(), timeout: timeouts, kind: kind, disk: disk,
 		names: map[string]string{}, members: map[string]*member{}, log: slog.New(slog.DiscardHandler),
 	}
 	if os.Getenv("RAFT_LOG") != "" {
@@ -169,7 +178,12 @@ func (c *cluster) ctx() context.Context {
 }
 
 func (c *cluster) config(id, address string) Config {
+	var fs raftlog.FS
+	if c.disk != nil {
+		fs = c.disk(id)
+	}
 	return Config{
+		Log: c.kind, FS: fs,
 		ID: id, Address: address, Dir: filepath.Join(c.dir, id), Codec: storetest.Codec(),
 		Logger: c.log.With("member", id), Limits: c.limits, Timeouts: c.timeout,
 		Dial: func(_ context.Context, to string) (grpc.ClientConnInterface, error) {

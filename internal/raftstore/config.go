@@ -3,6 +3,7 @@ package raftstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -100,6 +101,7 @@ func (c Config) withDefaults() Config {
 	set(&c.Timeouts.Election, 400*time.Millisecond)
 	set(&c.Timeouts.Lease, min(c.Timeouts.Heartbeat, 300*time.Millisecond))
 	set(&c.Timeouts.Request, 10*time.Second)
+	set(&c.Log, LogWherry)
 	if c.FS == nil {
 		c.FS = raftlog.Disk{}
 	}
@@ -126,6 +128,8 @@ func (c Config) validate() error {
 		return errors.New("raft store: no address")
 	case c.Dir == "":
 		return errors.New("raft store: no data directory")
+	case c.Log != LogWherry && c.Log != LogBolt:
+		return fmt.Errorf("raft store: a log of kind %q; there are %s and %s", c.Log, LogWherry, LogBolt)
 	case c.Codec == nil || c.Dial == nil || c.Logger == nil:
 		return errors.New("raft store: codec, dialer and logger must be given")
 	}

@@ -1,200 +1,175 @@
 package raftstore
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io"
+	"log/slog"
 	"path/filepath"
-	"time"
 
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+	"github.com/hashicorp/raft"
 
 	"github.com/wherry-project/wherry/internal/raftlog"
 )
 
-// directoryFormat goes up when the files in a data directory change.
-const directoryFormat = 1
-
-// directory is what the format file of a data directory says.
-type directory struct {
-	Format int    `json:"format"`
-	Member string `json:"member"`
-	// Cluster is empty where nobody said.
-	Cluster string `json:"cluster,omitempty"`
-}
-
 // disk is the replica's files.
 type disk struct {
-	bolt      *raftboltdb.BoltStore
+	lock      io.Closer
 	logs      *logStore
+	stable    raft.StableStore
 	snapshots *snapshots
+	closers   []io.Closer
 }
 
 // remedy is what to do about a damaged replica.
 const remedy = "this replica cannot go on with its data: remove the member from the cluster, delete the directory and join again"
 
+// logAsFound keeps the kind of log that a directory has.
+const logAsFound = ""
+
 // openDisk opens the data directory, or makes it. Whatever is damaged or does
 // not belong together is an error; nothing is mended in silence.
 func openDisk(dir, member string, log raftLogger) (*disk, error) {
-	return openDiskOn(raftlog.Disk{}, dir, member, "", log)
+	return openDiskOn(raftlog.Disk{}, dir, member, "", logAsFound, log)
 }
 
-// openDiskOn is openDisk for the data of one cluster on one file system.
-func openDiskOn(fs raftlog.FS, dir, member, cluster string, log raftLogger) (d *disk, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("raft data: %w", err)
-	}
-	if err := checkFormat(dir, member, cluster); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, "log.db")
-	bolt, err := openBolt(path)
-	if err != nil {
-		return nil, err
-	}
+// openDiskOn is openDisk for the data of one cluster on one file system, with a
+// kind of log. A bolt log is kept in the operating system's files in any case.
+func openDiskOn(fs raftlog.FS, dir, member, cluster, kind string, log raftLogger) (_ *disk, err error) {
+	d := &disk{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, bolt.Close())
+			err = errors.Join(err, d.close())
 		}
 	}()
-	logs := newLogStore(bolt)
-	first, err := logs.verify()
+	if err := fs.MkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("raft data: %w", err)
+	}
+	if d.lock, err = fs.Lock(dir); err != nil {
+		return nil, fmt.Errorf("raft data: %w", err)
+	}
+	format, err := readFormat(fs, dir, member, cluster)
 	if err != nil {
-		return nil, fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
-	}
-	last, err := logs.LastIndex()
-	if err != nil {
-		return nil, fmt.Errorf("raft data: %s: %w", path, err)
-	}
-	snapshots, err := openSnapshots(fs, filepath.Join(dir, "snap"), cluster, log.log)
-	if err == nil {
-		err = snapshots.takeOver(dir, log)
-	}
-	if err == nil {
-		err = snapshots.check(first, last)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("raft data: %s: %w; %s", dir, err, remedy)
-	}
-	return &disk{bolt, logs, snapshots}, nil
-}
-
-func openBolt(path string) (b *raftboltdb.BoltStore, err error) {
-	defer func() {
-		if r := recover(); r != nil { // bbolt panics on some damaged pages
-			err = fmt.Errorf("raft data: %s is damaged: %v; %s", path, r, remedy)
-		}
-	}()
-	if err := checkLength(path); err != nil {
 		return nil, err
 	}
-	b, err = raftboltdb.New(raftboltdb.Options{
-		Path: path,
-		BoltOptions: &bbolt.Options{
-			Timeout:        2 * time.Second,
-			NoFreelistSync: true,
-			FreelistType:   bbolt.FreelistMapType,
-		},
-		MsgpackUseNewTimeFormat: true,
-	})
-	if err != nil {
-		return nil, openError(path, err)
-	}
-	return b, nil
-}
-
-func openError(path string, err error) error {
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return fmt.Errorf("raft data: %s is in use by another process", path)
-	}
-	return fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
-}
-
-// checkLength looks whether an existing file has all the pages that it says;
-// reading a page that is not there would kill the process.
-func checkLength(path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return fmt.Errorf("raft data: %w", err)
-	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 2 * time.Second})
-	if err != nil {
-		return openError(path, err)
-	}
-	var size int64
-	err = db.View(func(tx *bbolt.Tx) error {
-		size = tx.Size()
-		return nil
-	})
-	if err = errors.Join(err, db.Close()); err != nil {
-		return openError(path, err)
-	}
-	if info.Size() < size {
-		return fmt.Errorf("raft data: %s has %d bytes of %d: it is cut off; %s", path, info.Size(), size, remedy)
-	}
-	return nil
-}
-
-// checkFormat reads the format file, or writes it into a new directory.
-func checkFormat(dir, member, cluster string) error {
-	path := filepath.Join(dir, "format.json")
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		if _, err := os.Stat(filepath.Join(dir, "log.db")); err == nil {
-			return fmt.Errorf("raft data: %s has a log but no format.json; %s", dir, remedy)
+	if format.Format == formatBolt && kind == LogWherry {
+		if format, err = convertLog(fs, dir, format, log.log); err != nil {
+			return nil, err
 		}
-		return writeFormat(path, directory{directoryFormat, member, cluster})
+	}
+	if format.Format == 0 && kind == LogBolt {
+		format.Format = formatBolt
+		if err := writeFormat(fs, dir, format); err != nil {
+			return nil, err
+		}
+	}
+	if format.Format == formatBolt {
+		err = d.openBolt(dir)
+	} else {
+		err = d.openLog(fs, dir, format.Format != 0, log.log)
 	}
 	if err != nil {
-		return fmt.Errorf("raft data: %w", err)
+		return nil, err
 	}
-	var d directory
-	if err := json.Unmarshal(b, &d); err != nil || d.Format < 1 {
-		return fmt.Errorf("raft data: %s cannot be read (%v); %s", path, err, remedy)
+	if err := d.openSnapshots(fs, dir, cluster, log); err != nil {
+		return nil, fmt.Errorf("raft data: %s: %w; %s", dir, err, remedy)
 	}
+	if format.Format == 0 {
+		if last, err := d.logs.LastIndex(); err != nil || last > 0 {
+			return nil, errors.Join(fmt.Errorf("raft data: %s has a log but no %s; %s", dir, formatFile, remedy), err)
+		}
+		format.Format = formatWherry // from here on there is a member here
+		return d, writeFormat(fs, dir, format)
+	}
+	return d, removeBolt(fs, dir, format)
+}
+
+func (d *disk) openBolt(dir string) error {
+	path := filepath.Join(dir, boltFile)
+	b, err := openBolt(path)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, b)
+	entries, bytes, err := boltLog{b}.verify()
+	if err != nil {
+		return fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
+	}
+	d.stable = b
+	d.logs = newLogStore(boltLog{b}, entries, bytes)
+	return nil
+}
+
+// openLog opens the log in segments. One that was there must be there still.
+func (d *disk) openLog(fs raftlog.FS, dir string, must bool, log *slog.Logger) error {
+	path := filepath.Join(dir, logDir)
+	l, found, err := raftlog.Open(fs, path, raftlog.Options{Must: must})
+	if err != nil {
+		return openFailed(err)
+	}
+	d.closers = append(d.closers, l)
+	if found.Cut != "" {
+		log.Warn("the log had not been written to its end when the power or the process went; nothing that was acknowledged is lost", "dir", path, "where", found.Cut)
+	}
+	stable, err := raftlog.OpenStable(fs, filepath.Join(dir, stableFile), must)
+	if err != nil {
+		return openFailed(err)
+	}
+	d.closers = append(d.closers, stable)
+	d.stable = stableStore{stable}
+	d.logs = newLogStore(wherryLog{l}, found.Entries, found.Bytes)
+	return nil
+}
+
+func openFailed(err error) error {
 	switch {
-	case d.Format > directoryFormat:
-		return fmt.Errorf("raft data: %s is of format %d, this version knows up to %d: start the newer version that wrote it", dir, d.Format, directoryFormat)
-	case d.Member != member:
-		return fmt.Errorf("raft data: %s belongs to member %s, this is %s: use the directory of this member", dir, d.Member, member)
-	case d.Cluster != "" && cluster != "" && d.Cluster != cluster:
-		return fmt.Errorf("raft data: %s belongs to cluster %s, this member is of cluster %s: use the directory of this cluster", dir, d.Cluster, cluster)
+	case errors.Is(err, raftlog.ErrDamaged):
+		return fmt.Errorf("raft data: %w; %s", err, remedy)
+	case errors.Is(err, raftlog.ErrNewer):
+		return fmt.Errorf("raft data: %w: start the newer version that wrote it", err)
 	}
-	return nil
+	return fmt.Errorf("raft data: %w", err)
 }
 
-func writeFormat(path string, d directory) error {
-	b, err := json.Marshal(d)
+func (d *disk) openSnapshots(fs raftlog.FS, dir, cluster string, log raftLogger) error {
+	first, err := d.logs.FirstIndex()
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "format")
-	if err != nil {
-		return fmt.Errorf("raft data: %w", err)
-	}
-	_, err = f.Write(append(b, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("raft data: %w", err)
-	}
-	return nil
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
+	last, err := d.logs.LastIndex()
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	d.snapshots, err = openSnapshots(fs, filepath.Join(dir, "snap"), cluster, log.log)
+	if err == nil {
+		err = d.snapshots.takeOver(dir, log)
+	}
+	if err == nil {
+		err = d.snapshots.check(first, last)
+	}
+	if err != nil {
+		return err
+	}
+	metas, err := d.snapshots.List()
+	if err != nil || len(metas) == 0 || last == 0 || last >= metas[0].Index {
+		return err
+	}
+	// A snapshot of the leader was installed, and the power went before the log
+	// that it replaces was removed.
+	return d.logs.DeleteRange(first, last)
+}
+
+// close lets go of the files.
+func (d *disk) close() error {
+	var err error
+	if d.logs != nil {
+		err = d.logs.close()
+	}
+	for _, c := range d.closers {
+		err = errors.Join(err, c.Close())
+	}
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
 }

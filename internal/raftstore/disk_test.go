@@ -1,21 +1,90 @@
 package raftstore
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/wherry-project/wherry/internal/raftlog"
+	"github.com/wherry-project/wherry/internal/raftlog/diskfault"
 )
+
+// damages are of one kind of log.
+type damages []struct {
+	name, say string
+	f         func(dir string)
+}
 
 // TestDamage damages a member's files one by one. Each time opening must be
 // refused with words that say what is wrong.
 func TestDamage(t *testing.T) {
-	c := newCluster(t, 1, Limits{SnapshotEntries: 30, TrailingEntries: 20})
+	t.Run("segments", func(t *testing.T) {
+		testDamage(t, LogWherry, damages{
+			{"an entry", "the log is damaged", edit(t, "log/*.seg", flip(t, "99xxx"))},
+			{"an entry of long ago", "the log is damaged", edit(t, "log/*.seg", flip(t, "90xxx"))},
+			{"half of the log", "the log is damaged", edit(t, "log/*.seg", func(b []byte) []byte { return b[:10<<10] })},
+			{"the log's head", "the log is damaged", edit(t, "log/*.seg", func(b []byte) []byte { clear(b[:64]); return b })},
+			{"a newer log", "newer version", edit(t, "log/*.seg", func(b []byte) []byte { b[8] = 9; return b })},
+			{"the log gone", "the log is damaged", func(dir string) { _ = os.RemoveAll(filepath.Join(dir, "log")) }},
+			{"the vote", "checksum is wrong", edit(t, "stable", func(b []byte) []byte { clear(b); return b })},
+			{"the vote gone", "it is gone", func(dir string) { _ = os.Remove(filepath.Join(dir, "stable")) }},
+			{"a newer format", "newer version", edit(t, "format.json", func([]byte) []byte { return []byte(`{"format":3,"member":"m1"}`) })},
+		})
+	})
+	t.Run("bolt", func(t *testing.T) {
+		testDamage(t, LogBolt, damages{
+			{"an entry", "checksum is wrong", edit(t, "log.db", flip(t, "99xxx"))},
+			{"half of the log", "log.db", edit(t, "log.db", func(b []byte) []byte { return b[:len(b)/2] })},
+			{"the log's head", "log.db", edit(t, "log.db", func(b []byte) []byte { clear(b[:8192]); return b })},
+			{"not a log", "log.db", edit(t, "log.db", func([]byte) []byte { return []byte("hello") })},
+			{"a newer format", "newer version", edit(t, "format.json", func([]byte) []byte { return []byte(`{"format":3,"member":"m1"}`) })},
+		})
+	})
+}
+
+// edit gives what changes the files of a pattern.
+func edit(t *testing.T, pattern string, f func([]byte) []byte) func(string) {
+	return func(dir string) {
+		paths, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("no file %s: %v", pattern, err)
+		}
+		for _, path := range paths {
+			b, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(path, f(b), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func flip(t *testing.T, word string) func([]byte) []byte {
+	return func(b []byte) []byte {
+		at := bytes.Index(b, []byte(word))
+		if at < 0 {
+			t.Fatalf("%q is not in the file", word)
+		}
+		return bytes.ReplaceAll(b, []byte(word), append([]byte{word[0] ^ 1}, word[1:]...))
+	}
+}
+
+func testDamage(t *testing.T, kind string, more damages) {
+	c := newClusterOn(t, 1, Limits{SnapshotEntries: 30, TrailingEntries: 20}, quick, kind, nil)
 	m := c.leader()
 	for i := range 100 {
 		c.set(m, "a", strconv.Itoa(i)+strings.Repeat("x", 300))
@@ -30,54 +99,20 @@ func TestDamage(t *testing.T) {
 		f(dir)
 		d, err := openDisk(dir, "m1", raftLogger{log: slog.New(slog.DiscardHandler)})
 		if err == nil {
-			_ = d.bolt.Close()
+			_ = d.close()
 			return ""
 		}
 		t.Logf("%s: %v", name, err)
 		return err.Error()
 	}
-	edit := func(pattern string, f func([]byte) []byte) func(string) {
-		return func(dir string) {
-			paths, err := filepath.Glob(filepath.Join(dir, pattern))
-			if err != nil || len(paths) == 0 {
-				t.Fatalf("no file %s: %v", pattern, err)
-			}
-			for _, path := range paths {
-				b, err := os.ReadFile(path)
-				if err == nil {
-					err = os.WriteFile(path, f(b), 0o600)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-	}
-	flip := func(word string) func([]byte) []byte {
-		return func(b []byte) []byte {
-			at := bytes.Index(b, []byte(word))
-			if at < 0 {
-				t.Fatalf("%q is not in the file", word)
-			}
-			return bytes.ReplaceAll(b, []byte(word), append([]byte{word[0] ^ 1}, word[1:]...))
-		}
-	}
-	for _, test := range []struct {
-		name, say string
-		f         func(string)
-	}{
+	for _, test := range append(damages{
 		{"nothing", "", func(string) {}},
-		{"an entry", "checksum is wrong", edit("log.db", flip("99xxx"))},
-		{"half of the log", "log.db", edit("log.db", func(b []byte) []byte { return b[:len(b)/2] })},
-		{"the log's head", "log.db", edit("log.db", func(b []byte) []byte { clear(b[:8192]); return b })},
-		{"not a log", "log.db", edit("log.db", func([]byte) []byte { return []byte("hello") })},
-		{"the snapshot", "damaged", edit("snap/snapshot-*", flip("xxxx"))},
-		{"a newer format", "newer version", edit("format.json", func([]byte) []byte { return []byte(`{"format":2,"member":"m1"}`) })},
-		{"no format", "cannot be read", edit("format.json", func([]byte) []byte { return nil })},
-		{"another member", "belongs to member m9", edit("format.json", func([]byte) []byte { return []byte(`{"format":1,"member":"m9"}`) })},
+		{"the snapshot", "damaged", edit(t, "snap/snapshot-*", flip(t, "xxxx"))},
+		{"no format", "cannot be read", edit(t, "format.json", func([]byte) []byte { return nil })},
+		{"another member", "belongs to member m9", edit(t, "format.json", func([]byte) []byte { return []byte(`{"format":1,"member":"m9"}`) })},
 		{"format file gone", "no format.json", func(dir string) { _ = os.Remove(filepath.Join(dir, "format.json")) }},
 		{"snapshots gone", "newest whole snapshot ends at 0", func(dir string) { _ = os.RemoveAll(filepath.Join(dir, "snap")) }},
-	} {
+	}, more...) {
 		said := damage(test.name, test.f)
 		if (test.say == "") != (said == "") || !strings.Contains(said, test.say) {
 			t.Errorf("%s: %q, want %q", test.name, said, test.say)
@@ -90,15 +125,23 @@ func TestDamage(t *testing.T) {
 	if _, err := openDisk(good, "m1", raftLogger{log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("opening it twice: %v", err)
 	}
-	if err := d.bolt.Close(); err != nil {
+	if err := d.close(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // TestLogStore writes, cuts and reads past what the cache holds.
 func TestLogStore(t *testing.T) {
-	below := raft.NewInmemStore()
-	s := newLogStore(below)
+	below, _, err := raftlog.Open(diskfault.NewMem(rand.New(rand.NewPCG(1, 1))), "/log", raftlog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newLogStore(wherryLog{below}, 0, 0)
+	defer func() {
+		if err := errors.Join(s.close(), below.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
 	entry := func(i, term uint64) *raft.Log {
 		return &raft.Log{Index: i, Term: term, Data: []byte(strconv.FormatUint(i*term, 10))}
 	}
@@ -128,38 +171,182 @@ func TestLogStore(t *testing.T) {
 	}
 	var l raft.Log
 	for _, i := range []uint64{1, 100, 2902, 3000} {
-		if err := s.GetLog(i, &l); err == nil {
-			t.Errorf("entry %d is still there", i)
+		if err := s.GetLog(i, &l); !errors.Is(err, raft.ErrLogNotFound) {
+			t.Errorf("entry %d is still there: %v", i, err)
 		}
 	}
-	if err := below.StoreLog(&raft.Log{Index: 150, Term: 1, Data: []byte("other"), Extensions: sum(entry(150, 1))}); err != nil {
+	// A snapshot replaces all: the log goes on behind a gap.
+	if err := s.DeleteRange(101, 2901); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.GetLog(150, &l); err == nil || !strings.Contains(err.Error(), "damaged") {
-		t.Errorf("a damaged entry: %v", err)
+	if err := s.StoreLog(entry(5000, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StoreLog(entry(6000, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := s.FirstIndex(); err != nil || first != 6000 {
+		t.Errorf("the log begins at %d, %v", first, err)
 	}
 }
 
-// TestSnapshotCost writes log and counts what its snapshots cost, for states of
-// several sizes and writes of several sizes: never more than some times the
-// log, and a restart never reads more than some times the state.
-func TestSnapshotCost(t *testing.T) {
-	for _, state := range []uint64{1 << 10, 1 << 20, 100 << 20, 4 << 30} {
-		for _, entry := range []uint64{200, 2000, 500 << 10} {
-			var log, entries, all, cost, longest uint64
-			for all < 4*state+1<<30 {
-				log, entries, all = log+entry, entries+1, all+entry
-				if longest = max(longest, log); snapshotDue(log, entries, 16384, state) {
-					cost += state
-					log, entries = 0, 0
+// TestDurable holds the disk back: nothing may be said to be stored meanwhile.
+func TestDurable(t *testing.T) {
+	faulty := diskfault.NewFaulty(diskfault.NewMem(rand.New(rand.NewPCG(1, 1))))
+	below, _, err := raftlog.Open(faulty, "/log", raftlog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newLogStore(wherryLog{below}, 0, 0)
+	faulty.SetDelay(time.Hour)
+	for i := uint64(1); i <= 10; i++ {
+		if err := s.StoreLog(&raft.Log{Index: i, Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := s.durable(); d != 0 {
+		t.Errorf("entry %d counts as stored", d)
+	}
+	up := make(chan struct{})
+	close(up)
+	for _, i := range []uint64{1, 10} {
+		if err := s.waitFor(up, i); err == nil {
+			t.Errorf("entry %d counts as stored", i)
+		}
+	}
+	if err := s.waitFor(up, 0); err != nil {
+		t.Errorf("what was there before: %v", err)
+	}
+	faulty.SetDelay(0)
+	if err := s.waitAll(); err != nil {
+		t.Fatal(err)
+	}
+	if d := s.durable(); d < 10 {
+		t.Errorf("only %d are stored", d)
+	}
+	faulty.SetBroken(errors.New("input/output error"))
+	failed := make(chan error, 1)
+	s.failed = func(err error) { failed <- err }
+	if err := s.StoreLog(&raft.Log{Index: 11, Term: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.wait(11); err == nil || <-failed == nil {
+		t.Errorf("a sync failed: %v", err)
+	}
+	if err := s.StoreLog(&raft.Log{Index: 12, Term: 1}); err == nil {
+		t.Error("an entry behind what may be lost")
+	}
+	_ = errors.Join(s.close(), below.Close())
+}
+
+// TestOldDirectory opens a data directory that a former version wrote, with
+// either kind of log, and converts it once.
+func TestOldDirectory(t *testing.T) {
+	for _, kind := range []string{LogWherry, LogBolt} {
+		t.Run(kind, func(t *testing.T) {
+			c := &cluster{
+				t: t, dir: t.TempDir(), net: newNetwork(), timeout: quick, kind: kind,
+				names: map[string]string{}, members: map[string]*member{}, log: slog.New(slog.DiscardHandler),
+			}
+			t.Cleanup(c.close)
+			unpack(t, "testdata/bolt-1.tar.gz", filepath.Join(c.dir, "m1"))
+			for range 2 {
+				c.start("m1", "")
+				m := c.leader()
+				for i := range 10 {
+					if got := c.get(m, "key"+strconv.Itoa(i)); got != "value"+strconv.Itoa(40+i) {
+						t.Fatalf("key%d is %q", i, got)
+					}
 				}
+				c.set(m, "new", "value")
+				c.stop(m, true)
 			}
-			if cost > 2*all+state {
-				t.Errorf("state of %d, entries of %d: %d bytes of snapshots for %d of log", state, entry, cost, all)
+			_, err := os.Stat(filepath.Join(c.dir, "m1", boltFile))
+			if there := err == nil; there != (kind == LogBolt) {
+				t.Errorf("a bolt file: %v", there)
 			}
-			if longest > max(2*logBytes, state) {
-				t.Errorf("state of %d, entries of %d: the log grew to %d", state, entry, longest)
+			// A log in segments stays, whatever is asked for.
+			c.kind = LogBolt
+			c.start("m1", "")
+			if got := c.get(c.leader(), "new"); got != "value" {
+				t.Errorf("new is %q", got)
 			}
+		})
+	}
+}
+
+// TestConvertCut stops a conversion before it counts.
+func TestConvertCut(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "m1")
+	unpack(t, "testdata/bolt-1.tar.gz", dir)
+	log := raftLogger{log: slog.New(slog.DiscardHandler)}
+	bolt, err := openDiskOn(raftlog.Disk{}, dir, "m1", "", LogBolt, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, _ := bolt.logs.LastIndex()
+	term, err := bolt.stable.GetUint64([]byte(stableKeys[0]))
+	if err := errors.Join(err, bolt.close()); err != nil {
+		t.Fatal(err)
+	}
+	faulty := diskfault.NewFaulty(raftlog.Disk{})
+	faulty.SetFull(true)
+	if _, err := openDiskOn(faulty, dir, "m1", "", LogWherry, log); !errors.Is(err, raftlog.ErrFull) {
+		t.Errorf("on a full disk: %v", err)
+	}
+	faulty.SetFull(false)
+	if err := os.WriteFile(filepath.Join(dir, logDir, "0000000000000001.seg"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, stableFile), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := openDiskOn(faulty, dir, "m1", "", LogWherry, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := d.logs.LastIndex(); now != last || last == 0 {
+		t.Errorf("the log ends at %d, want %d", now, last)
+	}
+	if now, err := d.stable.GetUint64([]byte(stableKeys[0])); err != nil || now != term {
+		t.Errorf("the term is %d, want %d: %v", now, term, err)
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unpack unpacks a data directory that is kept as test data.
+func unpack(t *testing.T, file, dir string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, h.Name)
+		if h.Typeflag == tar.TypeDir {
+			err = os.MkdirAll(path, 0o700)
+		} else {
+			var b []byte
+			if b, err = io.ReadAll(r); err == nil {
+				err = os.WriteFile(path, b, 0o600)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -16,6 +17,9 @@ type fsm struct {
 	mem *store.Mem
 	// done is told how a proposal ended.
 	done func(origin, number, revision uint64, err error)
+	// durable waits until the log up to an entry survives a power cut here. The
+	// library may believe so before.
+	durable func(index uint64) error
 	// batch is told that entries are about to be applied.
 	batch func()
 	// failed is told that this replica cannot go on.
@@ -29,6 +33,9 @@ type fsm struct {
 
 // ApplyBatch implements raft.BatchingFSM.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	if err := f.durable(logs[len(logs)-1].Index); err != nil {
+		f.stop(err)
+	}
 	f.batch()
 	for _, l := range logs {
 		if f.broken() != nil {
@@ -107,6 +114,10 @@ func (f *fsm) has(index uint64) (bool, <-chan struct{}) {
 // Snapshot implements raft.FSM.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.broken(); err != nil {
+		return nil, err
+	}
+	// It counts up to entries that were not given to ApplyBatch.
+	if err := f.durable(math.MaxUint64); err != nil {
 		return nil, err
 	}
 	return frozen{f.mem.Image()}, nil

@@ -1,20 +1,40 @@
 package raftstore
 
 import (
-	"encoding/binary"
+	"context"
 	"fmt"
-	"hash/crc32"
-	"runtime/debug"
+	"math"
 	"sync"
 
 	"github.com/hashicorp/raft"
 )
 
-// logStore guards the log below it: every entry carries a checksum, which is
-// looked at when it is read, and the newest entries stay in memory, bounded in
-// bytes.
+// logBelow is a log on disk.
+type logBelow interface {
+	FirstIndex() (uint64, error)
+	LastIndex() (uint64, error)
+	GetLog(index uint64, l *raft.Log) error
+	DeleteRange(first, last uint64) error
+	// write adds entries; after a sync they survive a power cut.
+	write(logs []*raft.Log) error
+	sync() error
+	// full reports whether there will soon be no room, prepare looks again.
+	full() bool
+	prepare()
+	// follows reports whether each entry must follow the one before.
+	follows() bool
+}
+
+// logStore is the log as Raft sees it. Entries are written at once and synced
+// meanwhile, many by one sync: Raft goes on, and sends them to the others while
+// this disk works. So the library takes an entry for stored before it is. What
+// follows from that must therefore wait for it (see wait): applying, telling
+// others of a commit, telling a leader that an entry is stored here.
+//
+// The newest entries stay in memory, bounded in bytes.
 type logStore struct {
-	raft.LogStore
+	below logBelow
+	watch diskWatch
 
 	mu    sync.Mutex
 	cache map[uint64]*raft.Log
@@ -23,7 +43,22 @@ type logStore struct {
 	bytes int
 	// written counts the bytes and entries since the last snapshot.
 	written, entries uint64
+
+	kick  chan struct{}
+	ended chan struct{}
+	stop  chan struct{}
+
+	waitMu  sync.Mutex
+	pending []pendingWrite // not synced yet, in order
+	writes  uint64         // how many there were
+	moved   chan struct{}  // closed when pending gets shorter or broken is set
+	broken  error
+	// failed is told when a sync fails.
+	failed func(error)
 }
+
+// pendingWrite is entries from an index on that were written and not synced.
+type pendingWrite struct{ first, number uint64 }
 
 const (
 	cacheBytes = 16 << 20
@@ -31,43 +66,163 @@ const (
 	logCost    = 128 // of an entry besides its data
 )
 
-func newLogStore(below raft.LogStore) *logStore {
-	return &logStore{LogStore: below, cache: map[uint64]*raft.Log{}}
+// newLogStore begins with the entries and bytes that are there.
+func newLogStore(below logBelow, entries, bytes uint64) *logStore {
+	s := &logStore{
+		below: below, cache: map[uint64]*raft.Log{}, entries: entries, written: bytes,
+		kick: make(chan struct{}, 1), ended: make(chan struct{}), stop: make(chan struct{}), moved: make(chan struct{}),
+	}
+	go s.syncLoop()
+	return s
 }
 
-// sum is the checksum of an entry, as it is kept in its extensions.
-func sum(l *raft.Log) []byte {
-	var head [17]byte
-	binary.LittleEndian.PutUint64(head[:], l.Index)
-	binary.LittleEndian.PutUint64(head[8:], l.Term)
-	head[16] = byte(l.Type)
-	table := crc32.MakeTable(crc32.Castagnoli)
-	c := crc32.Update(crc32.Update(0, table, head[:]), table, l.Data)
-	return binary.LittleEndian.AppendUint32(nil, c)
+// close syncs what has been written, and ends.
+func (s *logStore) close() error {
+	close(s.stop)
+	<-s.ended
+	s.waitMu.Lock()
+	defer s.waitMu.Unlock()
+	return s.broken
 }
+
+// syncLoop syncs whenever something has been written.
+func (s *logStore) syncLoop() {
+	defer close(s.ended)
+	for {
+		select {
+		case <-s.kick:
+			s.sync()
+		case <-s.stop:
+			s.sync()
+			return
+		}
+	}
+}
+
+func (s *logStore) sync() {
+	s.waitMu.Lock()
+	number, broken := s.writes, s.broken
+	s.waitMu.Unlock()
+	if broken != nil {
+		return
+	}
+	done := s.watch.begin()
+	err := s.below.sync()
+	done()
+	s.waitMu.Lock()
+	if err != nil {
+		s.broken = fmt.Errorf("the disk of the log: %w", err)
+		err = s.broken
+	} else {
+		n := 0
+		for n < len(s.pending) && s.pending[n].number <= number {
+			n++
+		}
+		s.pending = append(s.pending[:0], s.pending[n:]...)
+	}
+	close(s.moved)
+	s.moved = make(chan struct{})
+	s.waitMu.Unlock()
+	if err != nil && s.failed != nil {
+		s.failed(err)
+	}
+}
+
+// durable is up to where all entries that are here survive a power cut.
+func (s *logStore) durable() uint64 {
+	s.waitMu.Lock()
+	defer s.waitMu.Unlock()
+	if len(s.pending) == 0 {
+		return math.MaxUint64
+	}
+	return s.pending[0].first - 1
+}
+
+// wait waits until all entries up to an index survive a power cut here.
+func (s *logStore) wait(index uint64) error { return s.waitFor(nil, index) }
+
+// waitFor is wait as long as nobody gives up.
+func (s *logStore) waitFor(up <-chan struct{}, index uint64) error {
+	var until uint64 // the last write that matters
+	for first := true; ; first = false {
+		s.waitMu.Lock()
+		if first {
+			for _, p := range s.pending {
+				if p.first <= index {
+					until = p.number
+				}
+			}
+		}
+		moved, err := s.moved, s.broken
+		done := len(s.pending) == 0 || s.pending[0].number > until
+		s.waitMu.Unlock()
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-moved:
+		case <-up:
+			return context.Canceled
+		}
+	}
+}
+
+// waitAll waits until all that has been written survives a power cut.
+func (s *logStore) waitAll() error { return s.wait(math.MaxUint64) }
+
+// FirstIndex implements raft.LogStore.
+func (s *logStore) FirstIndex() (uint64, error) { return s.below.FirstIndex() }
+
+// LastIndex implements raft.LogStore.
+func (s *logStore) LastIndex() (uint64, error) { return s.below.LastIndex() }
+
+// IsMonotonic implements raft.MonotonicLogStore.
+func (s *logStore) IsMonotonic() bool { return s.below.follows() }
 
 // StoreLog implements raft.LogStore.
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs implements raft.LogStore.
+// StoreLogs implements raft.LogStore. A change of the members is synced before
+// it returns: the library acts on it at once.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
-	summed := make([]*raft.Log, len(logs))
-	for i, l := range logs {
-		c := *l
-		c.Extensions = sum(l)
-		summed[i] = &c
+	s.waitMu.Lock()
+	err := s.broken
+	s.waitMu.Unlock()
+	if err != nil {
+		return err
 	}
-	if err := s.LogStore.StoreLogs(summed); err != nil {
+	done := s.watch.begin()
+	err = s.below.write(logs)
+	done()
+	if err != nil {
 		return fmt.Errorf("append to the log: %w", err)
 	}
+	s.toSync(logs)
+	atOnce := false
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, l := range logs {
 		s.keepLocked(l)
 		s.written += uint64(len(l.Data) + logCost)
 		s.entries++
+		atOnce = atOnce || l.Type == raft.LogConfiguration
+	}
+	s.mu.Unlock()
+	if atOnce {
+		return s.waitAll()
 	}
 	return nil
+}
+
+// toSync notes what has to be synced.
+func (s *logStore) toSync(logs []*raft.Log) {
+	s.waitMu.Lock()
+	s.writes++
+	s.pending = append(s.pending, pendingWrite{logs[0].Index, s.writes})
+	s.waitMu.Unlock()
+	select {
+	case s.kick <- struct{}{}:
+	default: // it will see this too
+	}
 }
 
 func (s *logStore) keepLocked(l *raft.Log) {
@@ -99,14 +254,7 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 		*l = *cached
 		return nil
 	}
-	if err := s.LogStore.GetLog(index, l); err != nil {
-		return err
-	}
-	if l.Index != index || string(l.Extensions) != string(sum(l)) {
-		return fmt.Errorf("log entry %d is damaged: its checksum is wrong", index)
-	}
-	l.Extensions = nil
-	return nil
+	return s.below.GetLog(index, l)
 }
 
 // DeleteRange implements raft.LogStore.
@@ -116,7 +264,7 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 		s.dropLocked() // a conflicting end, or everything
 	}
 	s.mu.Unlock()
-	return s.LogStore.DeleteRange(first, last)
+	return s.below.DeleteRange(first, last)
 }
 
 // sinceSnapshot tells how much was written since snapshotted was called.
@@ -130,33 +278,4 @@ func (s *logStore) snapshotted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.written, s.entries = 0, 0
-}
-
-// verify reads the whole log, so that damage shows now and not when an entry
-// is needed. It gives the first index and the bytes that are there.
-func (s *logStore) verify() (first uint64, err error) {
-	// A file that is shorter than its pages say faults when it is read.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("the log file is damaged: %v", r)
-		}
-	}()
-	first, err = s.FirstIndex()
-	if err != nil {
-		return 0, err
-	}
-	last, err := s.LastIndex()
-	if err != nil || last == 0 {
-		return 0, err
-	}
-	for i := first; i <= last; i++ {
-		var l raft.Log
-		if err := s.GetLog(i, &l); err != nil {
-			return 0, fmt.Errorf("log entry %d of %d to %d: %w", i, first, last, err)
-		}
-		s.written += uint64(len(l.Data) + logCost)
-		s.entries++
-	}
-	return first, nil
 }

@@ -25,7 +25,7 @@ type Offline struct {
 // OpenOffline opens the data of a member and replays it; nothing is changed. A
 // daemon that runs on it keeps it from being opened.
 func OpenOffline(dir, member, cluster string, codec *api.Codec, log *slog.Logger) (o *Offline, err error) {
-	d, err := openDiskOn(raftlog.Disk{}, dir, member, cluster, raftLogger{log: log})
+	d, err := openDiskOn(raftlog.Disk{}, dir, member, cluster, logAsFound, raftLogger{log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func OpenOffline(dir, member, cluster string, codec *api.Codec, log *slog.Logger
 
 func offlineFSM(codec *api.Codec) *fsm {
 	return &fsm{
-		mem: store.NewMem(codec, store.Limits{}), batch: func() {}, failed: func(error) {},
+		mem: store.NewMem(codec, store.Limits{}), durable: func(uint64) error { return nil }, batch: func() {}, failed: func(error) {},
 		done: func(uint64, uint64, uint64, error) {},
 	}
 }
@@ -146,23 +146,23 @@ func writeAlone(d *disk, f *fsm, id, address string, index, term uint64) (err er
 }
 
 // Close lets go of the files.
-func (o *Offline) Close() error { return o.disk.bolt.Close() }
+func (o *Offline) Close() error { return o.disk.close() }
 
 // Install makes a new data directory of a member that stands alone with a
 // state.
 func Install(dir, id, cluster, address string, state *store.Mem, log *slog.Logger) (err error) {
-	d, err := openDiskOn(raftlog.Disk{}, dir, id, cluster, raftLogger{log: log})
+	d, err := openDiskOn(raftlog.Disk{}, dir, id, cluster, logAsFound, raftLogger{log: log})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.bolt.Close()) }()
+	defer func() { err = errors.Join(err, d.close()) }()
 	if last, err := d.logs.LastIndex(); err != nil || last != 0 {
 		return errors.Join(fmt.Errorf("raft data: %s holds a member's log already", dir), err)
 	}
 	f := offlineFSM(nil)
 	f.mem = state
 	const first = 1
-	if err := d.bolt.SetUint64([]byte("CurrentTerm"), first); err != nil {
+	if err := d.stable.SetUint64([]byte("CurrentTerm"), first); err != nil {
 		return fmt.Errorf("raft data: %w", err)
 	}
 	return writeAlone(d, f, id, address, first, first)

@@ -55,6 +55,7 @@ func (l *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 	c := &appendCall{req: req, resp: resp, start: time.Now(), done: make(chan struct{}), answered: l.answered}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	durable := l.t.durable()
 	if err := l.stream.send(c, true); err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func (l *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 		last.PrevLogEntry, last.PrevLogTerm, last.Entries = req.Entries[n-1].Index, req.Entries[n-1].Term, nil
 	}
 	l.last = &last
-	l.told = max(l.told, min(req.LeaderCommitIndex, last.PrevLogEntry))
+	l.told = max(l.told, min(req.LeaderCommitIndex, last.PrevLogEntry, durable))
 	return future{c}, nil
 }
 

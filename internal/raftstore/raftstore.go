@@ -83,7 +83,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	d, err := openDiskOn(cfg.FS, cfg.Dir, cfg.ID, cfg.Cluster, raftLogger{log: cfg.Logger})
+	d, err := openDiskOn(cfg.FS, cfg.Dir, cfg.ID, cfg.Cluster, cfg.Log, raftLogger{log: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
@@ -99,15 +99,17 @@ func Open(cfg Config) (*Store, error) {
 	s.ctx, s.cancel = context.WithCancel(s.transport.ctx)
 	s.reads.s = s
 	s.transport.wanted = s.wanted
+	s.transport.durable = d.logs.durable
+	d.logs.failed = s.fail
 	s.lead.changed = make(chan struct{})
-	s.fsm = &fsm{mem: s.mem, done: s.done, batch: s.applying, failed: s.fail}
+	s.fsm = &fsm{mem: s.mem, done: s.done, durable: d.logs.wait, batch: s.applying, failed: s.fail}
 	if s.origin, err = randomOrigin(); err == nil {
 		err = s.start()
 	}
 	if err != nil {
 		s.cancel()
 		s.transport.close()
-		return nil, errors.Join(err, d.bolt.Close())
+		return nil, errors.Join(err, d.close())
 	}
 	return s, nil
 }
@@ -128,7 +130,7 @@ func (s *Store) start() error {
 	c.NotifyCh = s.elected
 	c.Logger = raftLogger{log: s.log, quiet: newQuiet()}
 	c.NoLegacyTelemetry = true
-	r, err := raft.NewRaft(c, s.fsm, s.disk.logs, s.disk.bolt, s.disk.snapshots, s.transport)
+	r, err := raft.NewRaft(c, s.fsm, s.disk.logs, s.disk.stable, s.disk.snapshots, s.transport)
 	if err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
@@ -138,6 +140,7 @@ func (s *Store) start() error {
 		s.transport.cancel()
 		return errors.Join(err, r.Shutdown().Error())
 	}
+	s.disk.logs.watch.observe(func(took time.Duration) { s.metrics.syncs.Observe(took.Seconds()) })
 	if err := s.electSelf(); err != nil {
 		s.cancel()
 		return errors.Join(err, r.Shutdown().Error())
@@ -145,6 +148,7 @@ func (s *Store) start() error {
 	s.spawn(s.followLeadership)
 	s.spawn(s.propose)
 	s.spawn(s.compactLog)
+	s.spawn(s.watchDisk)
 	return nil
 }
 
@@ -228,7 +232,7 @@ func (s *Store) Close(ctx context.Context) error {
 		err = s.raft.Shutdown().Error()
 		s.transport.close()
 		s.metrics.close()
-		err = errors.Join(err, s.disk.bolt.Close())
+		err = errors.Join(err, s.disk.close())
 	})
 	return err
 }
@@ -298,7 +302,7 @@ func (s *Store) applying() {
 	if r == nil {
 		return
 	}
-	s.transport.committedIs(r.CommitIndex())
+	s.transport.committedIs(min(r.CommitIndex(), s.disk.logs.durable()))
 	bytes, entries := s.disk.logs.sinceSnapshot()
 	if snapshotDue(bytes, entries, s.cfg.Limits.SnapshotEntries, uint64(s.disk.snapshots.newest.Load())) {
 		select {

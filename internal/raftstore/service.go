@@ -89,11 +89,36 @@ func handed[T any](v *service, ctx context.Context, h *wherryv1.RaftHeader, comm
 	return t, nil
 }
 
-// Append implements wherryv1.RaftServer.
+// maxAnswers bounds the answers of a stream that wait for the disk.
+const maxAnswers = 64
+
+// Append implements wherryv1.RaftServer. While the disk works on one request,
+// Raft has the next: the answers wait until what they say is true, in order.
 func (v *service) Append(stream grpc.BidiStreamingServer[wherryv1.AppendRequest, wherryv1.AppendResponse]) error {
 	if err := v.authorize(stream.Context()); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	answers := make(chan appended, maxAnswers)
+	sent := make(chan error, 1)
+	go func() {
+		err := v.answer(ctx, stream, answers)
+		cancel()
+		sent <- err
+	}()
+	err := v.receive(ctx, stream, answers)
+	close(answers)
+	return errors.Join(err, <-sent)
+}
+
+// appended is an answer, and the last entry that it says is stored here.
+type appended struct {
+	answer *wherryv1.AppendResponse
+	last   uint64
+}
+
+func (v *service) receive(ctx context.Context, stream grpc.BidiStreamingServer[wherryv1.AppendRequest, wherryv1.AppendResponse], answers chan<- appended) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -109,13 +134,31 @@ func (v *service) Append(stream grpc.BidiStreamingServer[wherryv1.AppendRequest,
 			}
 			req.Entries = entriesIn(req.Entries, m)
 		}
-		if err := stream.Send(v.append(stream.Context(), req)); err != nil {
-			return err
+		a := appended{answer: v.append(ctx, req)}
+		if a.answer.GetSuccess() && !isHeartbeat(req) {
+			a.last = req.PrevLogEntry + uint64(len(req.Entries))
+		}
+		select {
+		case answers <- a:
+		case <-ctx.Done():
+			return nil
 		}
 		if v.s.ctx.Err() != nil {
 			return apierr.ToGRPC(apierr.Unavailable("%w", errClosed))
 		}
 	}
+}
+
+func (v *service) answer(ctx context.Context, stream grpc.BidiStreamingServer[wherryv1.AppendRequest, wherryv1.AppendResponse], answers <-chan appended) error {
+	for a := range answers {
+		if err := v.s.disk.logs.waitFor(ctx.Done(), a.last); err != nil {
+			a.answer.Error, a.answer.Success = err.Error(), false
+		}
+		if err := stream.Send(a.answer); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func ended(err error) error {

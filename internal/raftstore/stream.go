@@ -26,6 +26,7 @@ type appendStream struct {
 	stream  grpc.BidiStreamingClient[wherryv1.AppendRequest, wherryv1.AppendResponse]
 	cancel  context.CancelFunc
 	to      recipient
+	durable func() uint64
 	timeout time.Duration
 	room    chan struct{} // a token for each request on its way
 	dead    chan struct{} // closed when the stream has ended
@@ -62,7 +63,7 @@ func (t *transport) openAppend(to recipient, conn grpc.ClientConnInterface, open
 		return nil, fmt.Errorf("open append stream: %w", err)
 	}
 	s := &appendStream{
-		stream: stream, cancel: cancel, to: to, timeout: answer,
+		stream: stream, cancel: cancel, to: to, durable: t.durable, timeout: answer,
 		room: make(chan struct{}, room), dead: make(chan struct{}),
 	}
 	s.timer = time.AfterFunc(answer, cancel)
@@ -91,7 +92,9 @@ func (s *appendStream) send(c *appendCall, wait bool) error {
 	if !s.enqueue(c) {
 		return errStreamEnded
 	}
-	for _, m := range appendOut(s.to, c.req) {
+	messages := appendOut(s.to, c.req)
+	messages[0].CommitIndex = min(messages[0].CommitIndex, s.durable())
+	for _, m := range messages {
 		if err := s.stream.Send(m); err != nil {
 			s.close() // the receiver learns the reason and ends all calls
 			return errStreamEnded

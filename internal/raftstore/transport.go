@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,6 +43,9 @@ type transport struct {
 
 	pulseMu sync.Mutex
 	pulses  map[string]*pulse
+	// durable is up to where this member's log survives a power cut. Nobody is
+	// told of a commit beyond.
+	durable func() uint64
 	// wanted tells whether a member that is away is still waited for.
 	wanted func(id raft.ServerID, address raft.ServerAddress, term uint64) bool
 
@@ -65,8 +69,8 @@ func newTransport(cfg Config) *transport {
 		callTimeout: max(time.Second, 2*cfg.Timeouts.Heartbeat), bulkTimeout: 30 * time.Second,
 		ctx: ctx, cancel: cancel,
 		consume: make(chan raft.RPC), peers: map[string]*peer{}, pipelines: map[*pipeline]bool{},
-		pulses: map[string]*pulse{},
-		acked:  map[string]uint64{},
+		pulses: map[string]*pulse{}, durable: func() uint64 { return math.MaxUint64 },
+		acked: map[string]uint64{},
 	}
 }
 

@@ -36,7 +36,7 @@ type Mem struct {
 	left int
 	cut  bool
 	room int64 // how many bytes the files may take; 0 is no bound
-	life int // goes up with each restart, so that old files are of no use
+	life int   // goes up with each restart, so that old files are of no use
 }
 
 // memDir is a directory: its names, and those that are sure.

@@ -1,0 +1,131 @@
+package raftstore
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// slowAfter is how long a write or sync may take before the disk counts as
+	// slow, and calmFor how long none must have taken so long before it counts
+	// as well again.
+	slowAfter = time.Second
+	calmFor   = 30 * time.Second
+	// watchEvery is how often somebody looks.
+	watchEvery = 250 * time.Millisecond
+)
+
+// diskWatch knows how long the disk takes.
+type diskWatch struct {
+	mu       sync.Mutex
+	now      map[int]time.Time // what is on its way
+	number   int
+	worst    time.Duration // since take was called
+	finished func(time.Duration)
+}
+
+// begin is called before the disk is used, and what it gives afterwards.
+func (w *diskWatch) begin() (done func()) {
+	start := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.now == nil {
+		w.now = map[int]time.Time{}
+	}
+	w.number++
+	n := w.number
+	w.now[n] = start
+	return func() {
+		took := time.Since(start)
+		w.mu.Lock()
+		delete(w.now, n)
+		w.worst = max(w.worst, took)
+		f := w.finished
+		w.mu.Unlock()
+		if f != nil {
+			f(took)
+		}
+	}
+}
+
+// observe lets a function be called with how long each use of the disk took.
+func (w *diskWatch) observe(f func(time.Duration)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.finished = f
+}
+
+// take gives the longest time since the last call, of what is still on its way
+// too.
+func (w *diskWatch) take(now time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.worst
+	w.worst = 0
+	for _, start := range w.now {
+		d = max(d, now.Sub(start))
+	}
+	return d
+}
+
+// diskState turns what is measured into news.
+type diskState struct {
+	path string
+	now  DiskNews
+	bad  time.Time // when the disk was last slow
+}
+
+// look gives news, if there are any.
+func (d *diskState) look(at time.Time, took time.Duration, full bool) (news DiskNews, ok bool) {
+	slow := d.now.Slow
+	switch {
+	case took >= slowAfter:
+		slow, d.bad = true, at
+	case at.Sub(d.bad) >= calmFor:
+		slow = false
+	}
+	if slow == d.now.Slow && full == d.now.Full {
+		return d.now, false
+	}
+	d.now = DiskNews{Path: d.path, Slow: slow, Full: full, Delay: took}
+	switch {
+	case full:
+		d.now.Message = fmt.Sprintf("the disk of %s is full: writes are refused until there is room", d.path)
+	case slow:
+		d.now.Message = fmt.Sprintf("the disk of %s is slow: a sync takes %s, so that writes take as long; reads go on", d.path, took.Round(100*time.Millisecond))
+	default:
+		d.now.Message = fmt.Sprintf("the disk of %s does well again", d.path)
+	}
+	return d.now, true
+}
+
+// watchDisk tells when the disk becomes slow or full, and when that is over.
+func (s *Store) watchDisk() {
+	state := diskState{path: s.cfg.Dir}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			if s.disk.logs.below.full() {
+				s.disk.logs.below.prepare()
+			}
+			news, ok := state.look(now, s.disk.logs.watch.take(now), s.disk.logs.below.full())
+			s.metrics.disk(state.now)
+			if !ok {
+				continue
+			}
+			if news.Slow || news.Full {
+				s.log.Warn(news.Message, "path", news.Path, "delay", news.Delay)
+			} else {
+				s.log.Info(news.Message, "path", news.Path)
+			}
+			if s.cfg.DiskNews != nil {
+				s.cfg.DiskNews(news)
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
