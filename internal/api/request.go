@@ -132,5 +132,7 @@ type Resources interface {
 	Update(ctx context.Context, u User, t Target, obj runtime.Object, o WriteOptions) (Value, error)
 	Patch(ctx context.Context, u User, t Target, pt types.PatchType, patch []byte, o WriteOptions) (Value, error)
 	Delete(ctx context.Context, u User, t Target, o metav1.DeleteOptions) (Deletion, error)
-	DeleteCollection(ctx context.Context, u User, t Target, l ListOptions, o metav1.DeleteOptions) (int, error)
+	// DeleteCollection gives the objects of a list that it deleted, as they
+	// were.
+	DeleteCollection(ctx context.Context, u User, t Target, l ListOptions, o metav1.DeleteOptions) (*Page, error)
 }

@@ -1,6 +1,7 @@
 package apierr
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -169,6 +170,8 @@ func StatusOf(err error) metav1.Status {
 	var api apierrors.APIStatus
 	if errors.As(err, &api) {
 		s = *(ptr(api.Status())).DeepCopy()
+	} else if own := Kind(""); errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &own) {
+		s = apierrors.NewTimeoutError("request did not complete within requested timeout - "+err.Error(), 0).ErrStatus
 	} else if k := KindOf(err); k == ErrInternal && !errors.Is(err, ErrInternal) {
 		s = apierrors.NewInternalError(err).ErrStatus
 	} else {

@@ -116,7 +116,7 @@ func TestStatusOfOthers(t *testing.T) {
 		{"nil", nil, http.StatusOK, ""},
 		{"plain", errors.New("boom"), 500, "Internal error occurred: boom"},
 		{"kind", fmt.Errorf("image %q: %w", "a", apierr.ErrNotFound), 404, `image "a": NotFound`},
-		{"deadline", fmt.Errorf("dial: %w", context.DeadlineExceeded), 504, "dial: context deadline exceeded"},
+		{"deadline", fmt.Errorf("dial: %w", context.DeadlineExceeded), 504, "Timeout: request did not complete within requested timeout - dial: context deadline exceeded"},
 		{"client's", apierrors.NewBadRequest("no"), 400, "no"},
 		{"a gRPC call's", status.Error(codes.NotFound, "gone"), 404, "gone"},
 		{"gone", apierr.FromStatus(metav1.Status{Reason: metav1.StatusReasonGone, Message: "old"}), 410, "old"},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +27,9 @@ func (s *Server) Delete(ctx context.Context, u api.User, t api.Target, o metav1.
 		return api.Deletion{}, err
 	}
 	d, err := s.delete(ctx, u, k.Stored(), t, o)
+	if err == nil && k.Resource == "jobs" && o.PropagationPolicy == nil && o.OrphanDependents == nil { //nolint:staticcheck // old clients send it
+		d.Warnings = append(d.Warnings, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning")
+	}
 	if err == nil {
 		d.Value, err = s.shown(k, d.Value, nil)
 	}
@@ -200,36 +202,42 @@ func (s *Server) remove(ctx context.Context, k *api.Kind, obj api.Object, last, 
 // entries of the log.
 const atOnce = 16
 
-// DeleteCollection implements api.Resources.
-func (s *Server) DeleteCollection(ctx context.Context, u api.User, t api.Target, l api.ListOptions, o metav1.DeleteOptions) (int, error) {
+// DeleteCollection implements api.Resources. After an error some may be deleted.
+func (s *Server) DeleteCollection(ctx context.Context, u api.User, t api.Target, l api.ListOptions, o metav1.DeleteOptions) (*api.Page, error) {
 	k, err := s.enter(u, t, "deletecollection")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if err := checkDelete(o); err != nil {
-		return 0, err
+		return nil, err
 	}
 	p, err := s.list(ctx, k, t, l, 0)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var deleted atomic.Int64
+	deleted := make([]bool, len(p.Records))
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
-	for _, r := range p.Records {
+	for i, r := range p.Records {
 		if gctx.Err() != nil {
 			break
 		}
-		group.Go(func() error {
-			gone, err := s.deleteListed(gctx, u, k.Stored(), t, r, o)
-			if gone {
-				deleted.Add(1)
-			}
+		group.Go(func() (err error) {
+			deleted[i], err = s.deleteListed(gctx, u, k.Stored(), t, r, o)
 			return err
 		})
 	}
-	err = group.Wait()
-	return int(deleted.Load()), err
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	kept := p.Records[:0]
+	for i, r := range p.Records {
+		if deleted[i] {
+			kept = append(kept, r)
+		}
+	}
+	p.Records = kept
+	return s.shownPage(k, p)
 }
 
 // deleteListed deletes an object of a list, and reports whether it did: one that

@@ -314,6 +314,9 @@ func (g *Service) DeleteCollection(ctx context.Context, r *wherryv1.DeleteCollec
 	if err != nil {
 		return nil, err
 	}
-	n, err := g.s.DeleteCollection(ctx, u, target(r.GetTarget()), api.ListOptions{Selection: sel}, deleteOptions(r.GetOptions()))
-	return &wherryv1.DeleteCollectionResponse{Deleted: int64(n)}, err
+	p, err := g.s.DeleteCollection(ctx, u, target(r.GetTarget()), api.ListOptions{Selection: sel}, deleteOptions(r.GetOptions()))
+	if err != nil {
+		return nil, err
+	}
+	return &wherryv1.DeleteCollectionResponse{Deleted: int64(len(p.Records))}, nil
 }

@@ -69,8 +69,12 @@ func (c *call) delete() error {
 	})
 }
 
-// deleteCollection answers DELETE of a collection.
+// deleteCollection answers DELETE of a collection, with what it deleted.
 func (c *call) deleteCollection() error {
+	f, err := c.form(render.Table, render.PartialList, render.Partial)
+	if err != nil {
+		return err
+	}
 	o, err := c.deleteOptions()
 	if err != nil {
 		return err
@@ -79,16 +83,12 @@ func (c *call) deleteCollection() error {
 	if err != nil {
 		return err
 	}
-	_, err = c.g.cfg.API.DeleteCollection(c.r.Context(), c.user, c.path.Target, api.ListOptions{
+	page, err := c.g.cfg.API.DeleteCollection(c.r.Context(), c.user, c.path.Target, api.ListOptions{
 		Selection: sel, Limit: l.Limit, Continue: l.Continue,
 		ResourceVersion: l.ResourceVersion, ResourceVersionMatch: l.ResourceVersionMatch,
 	}, o)
 	if err != nil {
 		return err
 	}
-	return c.object(http.StatusOK, &metav1.Status{
-		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
-		Status:   metav1.StatusSuccess,
-		Details:  &metav1.StatusDetails{Group: c.path.Group, Kind: c.path.Resource},
-	})
+	return c.answer(http.StatusOK, f.ContentType(), func(w *body) error { return c.g.render.Page(w, f, page) })
 }

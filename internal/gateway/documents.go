@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func (c *call) servePath() error {
 		return err
 	}
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		return apierr.New(apierr.ErrMethodNotAllowed, "the server does not allow this method on the requested resource")
+		return errMethod()
 	}
 	parts := strings.Split(p[1:], "/")
 	switch {
@@ -41,6 +42,10 @@ func (c *call) servePath() error {
 	case p == "/metrics":
 		c.g.serveMx.ServeHTTP(c.w, c.r)
 		return nil
+	case p == openIDPath && c.g.cfg.OpenID != nil:
+		return c.openID("application/json", c.g.cfg.OpenID.Discovery)
+	case p == jwksPath && c.g.cfg.OpenID != nil:
+		return c.openID("application/jwk-set+json", c.g.cfg.OpenID.JWKS)
 	case p == "/api" || p == "/apis":
 		return c.groups(p == "/api")
 	case parts[0] == "api" && len(parts) == 2:
@@ -52,8 +57,11 @@ func (c *call) servePath() error {
 	case parts[0] == "openapi":
 		return c.openAPI(parts[1:])
 	}
-	return errNotServed()
+	return errNoPage
 }
+
+// errNoPage says that there is no such path, as web servers do.
+var errNoPage = errors.New("404 page not found")
 
 // mayPath authorizes what is no resource.
 func (c *call) mayPath(p string) error {
@@ -76,7 +84,7 @@ func (c *call) mayPath(p string) error {
 // document answers with a discovery document, if there is one.
 func (c *call) document(obj runtime.Object, ok bool) error {
 	if !ok {
-		return errNotServed()
+		return errNoPage
 	}
 	return c.object(http.StatusOK, obj)
 }
@@ -135,7 +143,7 @@ func (c *call) json(v any) error {
 
 // root lists the paths that are served.
 func (c *call) root() error {
-	paths := []string{"/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
+	paths := []string{openIDPath, jwksPath, "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
 	for _, v := range c.g.docs.Versions().Versions {
 		paths = append(paths, "/api/"+v)
 	}

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +43,8 @@ type Config struct {
 	Backends api.Backends
 	// OpenAPI gives the schema documents; nil answers 404.
 	OpenAPI OpenAPI
+	// OpenID gives what others check tokens by; nil answers 404.
+	OpenID OpenID
 	// Live and Ready are the checks of /livez (and /healthz) and /readyz.
 	Live, Ready []Check
 	// Registry is served on /metrics and gets the gateway's own metrics.
@@ -178,7 +179,11 @@ func (c *call) serveResource() error {
 	case "deletecollection":
 		return c.deleteCollection()
 	}
-	return apierr.MethodNotAllowed(c.path.groupResource(), strings.ToLower(c.r.Method))
+	return errMethod()
+}
+
+func errMethod() error {
+	return apierr.New(apierr.ErrMethodNotAllowed, "the server does not allow this method on the requested resource")
 }
 
 // deadline bounds a request in time: a long-running one ends when the server

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -32,6 +34,7 @@ func (c *call) health(parts []string) error {
 	for _, check := range checks {
 		if skip[check.Name] {
 			fmt.Fprintf(&text, "[+]%s excluded: ok\n", check.Name)
+			delete(skip, check.Name)
 		} else if err := check.Run(c.r.Context()); err != nil {
 			failed = append(failed, check.Name)
 			c.g.cfg.Log.Warn("health check failed", "check", check.Name, "err", err)
@@ -39,6 +42,14 @@ func (c *call) health(parts []string) error {
 		} else {
 			fmt.Fprintf(&text, "[+]%s ok\n", check.Name)
 		}
+	}
+	if len(skip) > 0 {
+		var names []string
+		for name := range skip {
+			names = append(names, strconv.Quote(name))
+		}
+		slices.Sort(names)
+		fmt.Fprintf(&text, "warn: some health checks cannot be excluded: no matches for %s\n", strings.Join(names, ", "))
 	}
 	if len(failed) > 0 {
 		fmt.Fprintf(&text, "%s check failed\n", parts[0])
@@ -63,7 +74,7 @@ func (c *call) healthOf(checks []Check, name string) error {
 		}
 		return c.text(http.StatusOK, "ok")
 	}
-	return errNotServed()
+	return errNoPage
 }
 
 func (c *call) text(status int, text string) error {

@@ -45,7 +45,7 @@ func wantsProto(accept, version string) (string, bool) {
 func (c *call) openAPI(parts []string) error {
 	o := c.g.cfg.OpenAPI
 	if o == nil || len(parts) == 0 {
-		return errNotServed()
+		return errNoPage
 	}
 	c.w.Header().Add("Vary", "Accept")
 	switch {
@@ -56,7 +56,7 @@ func (c *call) openAPI(parts []string) error {
 	case parts[0] == "v3":
 		return c.openAPIv3(o, strings.Join(parts[1:], "/"))
 	}
-	return errNotServed()
+	return errNoPage
 }
 
 func (c *call) openAPIv2(o OpenAPI) error {
@@ -97,7 +97,7 @@ func (c *call) openAPIv3(o OpenAPI, path string) error {
 	}
 	hash, ok := index[path]
 	if !ok {
-		return errNotServed()
+		return errNoPage
 	}
 	if asked := c.r.URL.Query().Get("hash"); asked != "" && asked != hash {
 		http.Redirect(c.w, c.r, openAPIURL(path, hash), http.StatusMovedPermanently)

@@ -5,8 +5,6 @@ import (
 	"net/url"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
-
 	"github.com/wherry-project/wherry/internal/api"
 )
 
@@ -120,10 +118,6 @@ func verb(method string, t api.Target, watch, old bool) string {
 		return "deletecollection"
 	}
 	return ""
-}
-
-func (p path) groupResource() string {
-	return schema.GroupResource{Group: p.Group, Resource: p.Resource}.String()
 }
 
 // stream reports whether the path is one of a pod's streams.

@@ -35,6 +35,9 @@ func (c *call) value(status int, f render.Form, k *api.Kind, v api.Value) error 
 
 // list answers GET of a collection.
 func (c *call) list() error {
+	if _, err := c.kind(); err != nil {
+		return err
+	}
 	f, err := c.form(render.Table, render.PartialList, render.Partial)
 	if err != nil {
 		return err
@@ -73,6 +76,9 @@ func (c *call) kind() (*api.Kind, error) {
 func (c *call) notServed() error {
 	if err := c.g.cfg.Authorize(c.user, c.path.Target, c.path.verb); err != nil {
 		return err
+	}
+	if _, ok := c.g.docs.Resources(c.path.Group, c.path.Version); !ok {
+		return errNoPage
 	}
 	return errNotServed()
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"net"
 	"net/http"
 	"strconv"
@@ -158,6 +159,10 @@ func (c *call) object(status int, obj runtime.Object) error {
 // fail answers with the Status of an error.
 func (c *call) fail(err error) {
 	if c.w.status != 0 {
+		return
+	}
+	if errors.Is(err, errNoPage) {
+		_ = c.text(http.StatusNotFound, err.Error()+"\n") // as below
 		return
 	}
 	st := apierr.StatusOf(err)

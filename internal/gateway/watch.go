@@ -10,6 +10,7 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/render"
+	"github.com/wherry-project/wherry/internal/upgrade"
 )
 
 // A watch whose client names no time ends after watchTime and up to as long
@@ -58,38 +59,73 @@ func (c *call) watch() error {
 	return c.events(ctx, stream, f, k)
 }
 
-// events sends events until the watch, its time or its client ends.
+// out is where a watch's frames go.
+type out struct {
+	// write takes frames that belong together, and sends them off.
+	write func(frames [][]byte) error
+}
+
+// events answers with events until the watch, its time or its client ends.
 func (c *call) events(ctx context.Context, stream api.Stream, f render.Form, k *api.Kind) error {
+	if upgrade.IsWebSocket(c.r) {
+		return c.upgraded(upgrade.Events(ctx, c.w, c.r, c.g.cfg.Limits.Unread, func(ctx context.Context, send func([]byte, bool) error) error {
+			return c.frames(ctx, stream, f, k, out{func(frames [][]byte) error {
+				for _, b := range frames {
+					binary := f.Media == api.MediaProtobuf
+					if binary {
+						b = b[4:] // a message has a length of its own
+					}
+					if err := send(b, binary); err != nil {
+						return err
+					}
+				}
+				return nil
+			}})
+		}))
+	}
 	rc := http.NewResponseController(c.w)
 	c.w.Header().Set("Content-Type", f.StreamType())
 	c.w.WriteHeader(http.StatusOK)
 	if err := rc.Flush(); err != nil {
 		return err
 	}
+	return c.frames(ctx, stream, f, k, out{func(frames [][]byte) error {
+		return c.send(func() error {
+			for _, b := range frames {
+				if _, err := c.w.Write(b); err != nil {
+					return err
+				}
+			}
+			return rc.Flush()
+		})
+	}})
+}
+
+// frames hands on what a watch gives. The last frame tells why there is no more,
+// if that is not the end of its time or of its client.
+func (c *call) frames(ctx context.Context, stream api.Stream, f render.Form, k *api.Kind, to out) error {
+	var frames [][]byte
 	for {
 		events, err := stream.Next(ctx)
 		if err != nil {
 			if ctx.Err() != nil && apierr.KindOf(err) == apierr.ErrTimeout {
 				return nil
 			}
-			return c.lastEvent(rc, f, err)
+			return to.last(f, err)
 		}
-		err = c.send(func() error {
-			for _, e := range events {
-				b, err := c.g.render.Frame(f, k, e)
-				if err != nil {
-					return errors.Join(err, c.lastEvent(rc, f, err))
-				}
-				if _, err := c.w.Write(b); err != nil {
-					return err
-				}
-				f.NoHeaders = true // a table's columns are told once
+		frames = frames[:0]
+		for _, e := range events {
+			b, err := c.g.render.Frame(f, k, e)
+			if err != nil {
+				return errors.Join(err, to.last(f, err))
 			}
-			return rc.Flush()
-		})
-		if err != nil {
+			frames = append(frames, b)
+			f.NoHeaders = true // a table's columns are told once
+		}
+		if err := to.write(frames); err != nil {
 			return err
 		}
+		clear(frames) // they are shared: keep none while nothing happens
 	}
 }
 
@@ -110,16 +146,13 @@ func (c *call) send(write func() error) error {
 	return nil
 }
 
-// lastEvent tells a watcher why there is no more.
-func (c *call) lastEvent(rc *http.ResponseController, f render.Form, why error) error {
+// last tells a watcher why there is no more.
+func (o out) last(f render.Form, why error) error {
 	st := apierr.StatusOf(why)
 	f.As = render.Whole
 	b, err := render.ErrorFrame(f, &st)
 	if err != nil {
 		return err
 	}
-	if _, err := c.w.Write(b); err != nil {
-		return err
-	}
-	return rc.Flush()
+	return o.write([][]byte{b})
 }

@@ -45,7 +45,11 @@ func (c *call) prepare() (k *api.Kind, f render.Form, o api.WriteOptions, obj ru
 	if k, err = c.kind(); err != nil {
 		return
 	}
-	if f, err = c.form(render.Table, render.Partial); err != nil {
+	forms := []render.As{render.Table, render.Partial}
+	if k.Virtual {
+		forms = nil // an answer to a question, and nothing that is kept
+	}
+	if f, err = c.form(forms...); err != nil {
 		return
 	}
 	if o, err = c.writeOptions(""); err != nil {
