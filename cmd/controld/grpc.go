@@ -125,7 +125,7 @@ func (d dialer) ask(ctx context.Context, address string) error {
 // askEntry asks the members that were known when this one joined.
 func (d *controld) askEntry(ctx context.Context) error {
 	all := errors.New("no member answers")
-	for _, address := range d.member.Controls {
+	for _, address := range d.others() {
 		err := d.askEntryAt(ctx, address)
 		if err == nil {
 			return nil
@@ -143,7 +143,11 @@ func (d *controld) askEntryAt(ctx context.Context, address string) error {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	_, err = wherryv1.NewClusterClient(conn).Enter(ctx, &wherryv1.EnterRequest{Address: d.address})
+	r := &wherryv1.EnterRequest{Address: d.address}
+	if d.member.Rebuilding != "" {
+		r.MemberId = d.member.ID
+	}
+	_, err = wherryv1.NewClusterClient(conn).Enter(ctx, r)
 	return apierr.FromGRPC(err)
 }
 

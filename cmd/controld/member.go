@@ -23,9 +23,14 @@ type member struct {
 	ID       string           `json:"id"`
 	Name     string           `json:"name"`
 	Settings cluster.Settings `json:"settings"`
-	// Controls are the members that the joining one knows, to be asked for
-	// entry.
+	// Controls are the members that this one knows, to be asked for entry.
 	Controls []string `json:"controls,omitempty"`
+	// Raft is the folder of the Raft data if it is not raft.
+	Raft string `json:"raft,omitempty"`
+	// Entered says that it has voted: from then on its data must be there.
+	Entered bool `json:"entered,omitempty"`
+	// Rebuilding says why it began anew under its id, until it votes again.
+	Rebuilding string `json:"rebuilding,omitempty"`
 }
 
 func memberDir(dataDir string) string { return filepath.Join(dataDir, "member") }

@@ -27,6 +27,7 @@ func (d *controld) parts() []daemon.Part {
 		{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
 		{Name: "membership", Run: d.enter},
 		daemon.Ready("certificate", d.keepCertificate),
+		daemon.Ready("member.json", d.remember),
 		daemon.Ready("data key", d.keepKey),
 		daemon.Ready("relay of heartbeats", d.relay),
 		daemon.WhileLeading("controllers", d.log, d.leading, d.leaderParts),
@@ -75,7 +76,7 @@ func (d *controld) current(ctx context.Context) error {
 // it has the state of now.
 func (d *controld) enter(ctx context.Context, ready func()) error {
 	again := 100 * time.Millisecond
-	for !d.entered() {
+	for !d.votes() {
 		err := d.askEntry(ctx)
 		if err == nil {
 			break
@@ -99,11 +100,11 @@ func (d *controld) enter(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// entered reports whether this replica knows itself as a member.
-func (d *controld) entered() bool {
+// votes reports whether this replica knows itself as a member with a vote.
+func (d *controld) votes() bool {
 	for _, m := range d.raft.Members() {
 		if m.ID == d.member.ID {
-			return true
+			return m.Voter
 		}
 	}
 	return false

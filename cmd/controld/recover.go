@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -68,7 +67,7 @@ func recoverMember(ctx context.Context, cfg config, ask func() (bool, error), ou
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(memberDir(cfg.DataDir), "raft")
+	dir := m.raftDir(cfg.DataDir)
 	o, err := raftstore.OpenOffline(dir, m.ID, m.Settings.ClusterID, api.NewCodec(kinds.Table(), 0), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fmt.Errorf("%w; if controld runs here, stop it first; nothing was changed", err)
@@ -84,7 +83,7 @@ func recoverMember(ctx context.Context, cfg config, ask func() (bool, error), ou
 	if !known {
 		return fmt.Errorf("the state on this machine does not know member %s: it was removed, or never got so far; recover another survivor, or restore a backup; nothing was changed", m.ID)
 	}
-	survivor.Public = keys.PublicDER()
+	survivor.Member, survivor.Public = m.ID, keys.PublicDER()
 	alone, _, err := cluster.Alone(snap, keyring, survivor)
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +44,8 @@ type controld struct {
 	address string // of gRPC, as the others reach it
 	// names and hosts are what the certificate should be for.
 	wanted request
+
+	rebuilding atomic.Pointer[string] // why this member is being brought back, or nil
 
 	raft      *raftstore.Store
 	api       *apiserver.Server
@@ -124,8 +126,8 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		return nil, err
 	}
 	dial := dialer{tls: d.keys.ClientConfig(pins.Check)}
-	d.raft, err = raftstore.Open(raftstore.Config{
-		ID: d.member.ID, Address: d.address, Dir: filepath.Join(memberDir(cfg.DataDir), "raft"), Codec: codec, Sealer: d.keyring,
+	d.raft, err = d.openRaft(raftstore.Config{
+		Address: d.address, Cluster: d.member.Settings.ClusterID, Codec: codec, Sealer: d.keyring,
 		Dial: dial.member, Authorize: onlyMembers(verifier), Logger: log, Metrics: d.metrics,
 		Timeouts: raftstore.Timeouts{Heartbeat: cfg.HeartbeatTimeout.std(), Election: cfg.ElectionTimeout.std()},
 	})
@@ -137,6 +139,9 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 			err = errors.Join(err, d.closeRaft(ctx))
 		}
 	}()
+	if why := d.member.Rebuilding; why != "" {
+		d.rebuilding.Store(&why)
+	}
 	pins.Use(d.raft)
 	d.keyring.Use(d.raft)
 	set := d.member.Settings
@@ -161,7 +166,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	})
 	d.gateway, err = gateway.New(gateway.Config{
 		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
-		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "quorum", Run: d.current}},
+		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "data", Run: d.rebuilt}, {Name: "quorum", Run: d.current}},
 		Registry: d.metrics, Version: kubeversion.Info(version), Log: log,
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"crypto"
+	"crypto/ecdsa"
 	"errors"
 	"log/slog"
 	"net"
@@ -97,6 +98,8 @@ type bed struct {
 	raft    *fakeRaft
 	api     *apiserver.Server
 	pins    *cluster.Pins
+	keyring *cluster.Keyring
+	server  *cluster.Server
 	address string
 	clock   *clock
 }
@@ -133,16 +136,20 @@ func must[T any](v T, err error) T {
 func newBed(t *testing.T) *bed {
 	table := kinds.Table()
 	codec := api.NewCodec(table, 0)
+	key := must(pki.NewKey()).(*ecdsa.PrivateKey)
+	keyring := cluster.NewKeyring(must(key.ECDH()), must(pki.KeyHash(key.Public())))
 	b := &bed{
-		t: t, store: store.NewLocal(codec), pins: &cluster.Pins{}, clock: &clock{now: time.Now()},
+		t: t, store: store.NewLocalSealed(codec, keyring), keyring: keyring, pins: &cluster.Pins{}, clock: &clock{now: time.Now()},
 		ca:   must(pki.NewAuthority("test", time.Now())),
 		raft: &fakeRaft{members: []raftstore.Member{{ID: "c1-0", Address: "127.0.0.1:1", Voter: true, Leader: true}}},
 	}
-	key := must(pki.NewKey())
+	keyring.Use(b.store)
 	names, addrs := pki.ServerNames([]string{"c1", "cluster.example"}, []netip.Addr{netip.MustParseAddr("192.0.2.1")}, settings.FirstService(), settings.Domain)
 	cert := must(b.ca.Sign(key.Public(), pki.MemberRequest("c1", names, addrs), time.Now()))
 	keys := must(pki.SaveKeyPair(t.TempDir(), key, cert, b.ca.Certificate().Raw))
-	records := must(cluster.Found(b.ca, settings, cluster.Founder{Name: "c1", Member: "c1-0", Key: keys.Self().Key, Names: names, Addresses: addrs}))
+	records := must(cluster.Found(b.ca, settings, cluster.Founder{
+		Name: "c1", Member: "c1-0", Key: keys.Self().Key, Names: names, Addresses: addrs, Public: keys.PublicDER(), Keyring: keyring,
+	}))
 	ranges := alloc.New(alloc.Config{Services: settings.ServiceCIDR, Pods: settings.PodCIDR, NodeBits: 24, FirstPort: 30000, LastPort: 32767, DNS: settings.DNS()})
 	err := bootstrap.Write(t.Context(), b.store, bootstrap.Config{Kinds: table, Alloc: ranges, DNS: settings.DNS(), APIPort: 6443, Now: time.Now()}, records...)
 	if err != nil {
@@ -153,13 +160,15 @@ func newBed(t *testing.T) *bed {
 	verifier := pki.NewVerifier(b.ca.Certificate(), b.pins.Check, b.clock.Now)
 	users := authn.New(authn.Config{Verifier: verifier, Authorize: b.api.Authorize})
 	srv := grpc.NewServer(grpc.Creds(credentials.NewTLS(keys.ServerConfig())),
-		grpc.ChainUnaryInterceptor(apierr.ServerUnary, users.ServerUnary(wherryv1.Cluster_Join_FullMethodName)))
-	wherryv1.RegisterClusterServer(srv, cluster.New(cluster.Config{
-		Store: b.store, Members: b.raft, Self: "c1-0", Identify: users.Call, Peer: verifier.FromContext,
+		grpc.ChainUnaryInterceptor(apierr.ServerUnary, users.ServerUnary(wherryv1.Cluster_Join_FullMethodName)),
+		grpc.ChainStreamInterceptor(apierr.ServerStream, users.ServerStream()))
+	b.server = cluster.New(cluster.Config{
+		Store: b.store, Keyring: keyring, Version: "v1", Members: b.raft, Self: "c1-0", Identify: users.Call, Peer: verifier.FromContext,
 		As:  func(u api.User) cluster.Door { return b.api.As(u) },
 		Ask: b.raft.ask,
 		Now: b.clock.Now, Log: slog.New(slog.DiscardHandler),
-	}))
+	})
+	wherryv1.RegisterClusterServer(srv, b.server)
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	b.address = l.Addr().String()
 	served := make(chan error, 1)
@@ -175,7 +184,8 @@ func newBed(t *testing.T) *bed {
 
 // client connects with a TLS configuration.
 func (b *bed) client(conf credentials.TransportCredentials) wherryv1.ClusterClient {
-	conn := must(grpc.NewClient(b.address, grpc.WithTransportCredentials(conf), grpc.WithChainUnaryInterceptor(apierr.ClientUnary)))
+	conn := must(grpc.NewClient(b.address, grpc.WithTransportCredentials(conf),
+		grpc.WithChainUnaryInterceptor(apierr.ClientUnary), grpc.WithChainStreamInterceptor(apierr.ClientStream)))
 	b.t.Cleanup(func() { conn.Close() })
 	return wherryv1.NewClusterClient(conn)
 }

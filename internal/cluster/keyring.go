@@ -295,6 +295,20 @@ func (k *Keyring) share(snap *store.Snapshot, id identity) (c store.Change, ok b
 	if all[id.Key], err = id.publicKey(); err != nil {
 		return c, false, err
 	}
+	// Whom it replaces loses them, and never gets the key that is used from
+	// now on.
+	before, _, err := read[identity](snap, identityKey(id.Role, id.Name))
+	if err != nil {
+		return c, false, err
+	}
+	if before.Key != "" && before.Key != id.Key {
+		delete(all, before.Key)
+		fresh, err := seal.NewKey(keys[len(keys)-1].ID() + 1)
+		if err != nil {
+			return c, false, err
+		}
+		keys = append(keys, fresh)
+	}
 	c, err = putKeys(keys, all, wraps, store.Cond{Revision: revision})
 	return c, err == nil, err
 }

@@ -38,9 +38,6 @@ func Alone(snap *store.Snapshot, k *Keyring, survivor Founder) (c store.Command,
 	}
 	for _, m := range members {
 		if m.Key == survivor.Key {
-			if survivor.Member != m.Member {
-				return c, nil, errors.New("the state knows this member under another id: " + m.Member)
-			}
 			continue
 		}
 		others = append(others, m.Name)
