@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	_ "time/tzdata" // the time zones of cron jobs, whatever the machine has
 
 	"github.com/spf13/cobra"
 

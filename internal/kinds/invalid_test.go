@@ -144,6 +144,9 @@ func judge(k *api.Kind, obj, old api.Object, status bool) field.ErrorList {
 	if s.Validate != nil {
 		errs = append(errs, s.Validate(obj)...)
 	}
+	if old == nil && s.ValidateCreate != nil {
+		errs = append(errs, s.ValidateCreate(obj)...)
+	}
 	if old != nil && s.ValidateUpdate != nil {
 		errs = append(errs, s.ValidateUpdate(obj, old)...)
 	}

@@ -6,6 +6,8 @@ import (
 	"github.com/wherry-project/wherry/internal/kinds/apps"
 	"github.com/wherry-project/wherry/internal/kinds/authentication"
 	"github.com/wherry-project/wherry/internal/kinds/authorization"
+	"github.com/wherry-project/wherry/internal/kinds/autoscaling"
+	"github.com/wherry-project/wherry/internal/kinds/batch"
 	"github.com/wherry-project/wherry/internal/kinds/coordination"
 	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/kinds/discovery"
@@ -13,6 +15,7 @@ import (
 	"github.com/wherry-project/wherry/internal/kinds/metrics"
 	"github.com/wherry-project/wherry/internal/kinds/networking"
 	"github.com/wherry-project/wherry/internal/kinds/node"
+	"github.com/wherry-project/wherry/internal/kinds/policy"
 	"github.com/wherry-project/wherry/internal/kinds/rbac"
 	"github.com/wherry-project/wherry/internal/kinds/scheduling"
 	"github.com/wherry-project/wherry/internal/kinds/storage"
@@ -37,8 +40,16 @@ func Table() *api.Kinds {
 		core.Secret(),
 		core.ServiceAccount(),
 		core.Service(),
+		apps.ControllerRevision(),
+		apps.DaemonSet(),
 		apps.Deployment(),
 		apps.ReplicaSet(),
+		apps.StatefulSet(),
+		batch.CronJob(),
+		batch.Job(),
+		autoscaling.HorizontalPodAutoscaler(),
+		autoscaling.HorizontalPodAutoscalerV1(),
+		policy.PodDisruptionBudget(),
 		coordination.Lease(),
 		discovery.EndpointSlice(),
 		events.Event(),

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/randfill"
@@ -128,6 +129,14 @@ func read(t *testing.T, table *api.Kinds, text string) (*api.Kind, api.Object) {
 	if k.Default != nil {
 		k.Default(obj)
 	}
+	if k.OnCreate != nil && k.OnUpdate != nil { // which takes the status back
+		given := obj.DeepCopyObject().(api.Object)
+		k.OnCreate(obj)
+		k.OnUpdate(obj, given)
+		if k.Default != nil {
+			k.Default(obj)
+		}
+	}
 	return k, obj
 }
 
@@ -158,6 +167,9 @@ func TestExamplesAreValidAndKeepTheirBytes(t *testing.T) {
 		}
 		back.SetResourceVersion("")
 		back.GetObjectKind().SetGroupVersionKind(k.GVK())
+		if k.OnDecode != nil {
+			k.OnDecode(back)
+		}
 		if !equality.Semantic.DeepEqual(obj, back) {
 			t.Errorf("%s changes in protobuf", k.Kind)
 		}
@@ -231,6 +243,7 @@ func TestRandomObjects(t *testing.T) {
 		func(v *metav1.MicroTime, c randfill.Continue) {
 			*v = metav1.NewMicroTime(time.Unix(c.Int63n(1<<32), 0))
 		},
+		func(v *runtime.RawExtension, c randfill.Continue) { v.Raw = fmt.Appendf(nil, "%d", c.Int31()) },
 		func(v *metav1.ManagedFieldsEntry, _ randfill.Continue) { *v = metav1.ManagedFieldsEntry{} },
 	)
 	for _, k := range kinds.Table().All() {

@@ -11,11 +11,58 @@ type listType struct {
 
 // listTypes are by model and field; the field "." is the model itself.
 var listTypes = map[string]map[string]listType{
+	"io.k8s.api.apps.v1.DaemonSetStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
 	"io.k8s.api.apps.v1.DeploymentStatus": {
 		"conditions": {list: "map", keys: []string{"type"}},
 	},
 	"io.k8s.api.apps.v1.ReplicaSetStatus": {
 		"conditions": {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.apps.v1.StatefulSetSpec": {
+		"volumeClaimTemplates": {list: "atomic"},
+	},
+	"io.k8s.api.apps.v1.StatefulSetStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.autoscaling.v1.CrossVersionObjectReference": {
+		".": {atomicMap: true},
+	},
+	"io.k8s.api.autoscaling.v2.HPAScalingRules": {
+		"policies": {list: "atomic"},
+	},
+	"io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerSpec": {
+		"metrics": {list: "atomic"},
+	},
+	"io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus": {
+		"conditions":     {list: "map", keys: []string{"type"}},
+		"currentMetrics": {list: "atomic"},
+	},
+	"io.k8s.api.batch.v1.CronJobStatus": {
+		"active": {list: "atomic"},
+	},
+	"io.k8s.api.batch.v1.JobSchedulingConfiguration": {
+		"resourceClaims": {list: "map", keys: []string{"name"}},
+	},
+	"io.k8s.api.batch.v1.JobStatus": {
+		"conditions": {list: "atomic"},
+	},
+	"io.k8s.api.batch.v1.PodFailurePolicy": {
+		"rules": {list: "atomic"},
+	},
+	"io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement": {
+		"values": {list: "set"},
+	},
+	"io.k8s.api.batch.v1.PodFailurePolicyRule": {
+		"onPodConditions": {list: "atomic"},
+	},
+	"io.k8s.api.batch.v1.SuccessPolicy": {
+		"rules": {list: "atomic"},
+	},
+	"io.k8s.api.batch.v1.UncountedTerminatedPods": {
+		"failed":    {list: "set"},
+		"succeeded": {list: "set"},
 	},
 	"io.k8s.api.core.v1.Capabilities": {
 		"add":  {list: "atomic"},
@@ -383,6 +430,9 @@ var listTypes = map[string]map[string]listType{
 		"nodeSelector": {atomicMap: true},
 		"tolerations":  {list: "atomic"},
 	},
+	"io.k8s.api.policy.v1.PodDisruptionBudgetStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
 	"io.k8s.api.rbac.v1.AggregationRule": {
 		"clusterRoleSelectors": {list: "atomic"},
 	},
@@ -410,6 +460,9 @@ var listTypes = map[string]map[string]listType{
 	},
 	"io.k8s.api.rbac.v1.Subject": {
 		".": {atomicMap: true},
+	},
+	"io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupSchedulingConstraints": {
+		"topology": {list: "atomic"},
 	},
 	"io.k8s.api.storage.v1.CSIDriverSpec": {
 		"tokenRequests":        {list: "atomic"},

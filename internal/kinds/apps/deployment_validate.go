@@ -50,22 +50,29 @@ func validateStrategy(s *appsv1.DeploymentStrategy, path *field.Path) field.Erro
 
 func validateRolling(r *appsv1.RollingUpdateDeployment, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	unavailable, surge := intstr.IntOrString{}, intstr.IntOrString{}
-	if r.MaxUnavailable != nil {
-		unavailable = *r.MaxUnavailable
-	}
-	if r.MaxSurge != nil {
-		surge = *r.MaxSurge
-	}
+	unavailable, surge := part(r.MaxUnavailable), part(r.MaxSurge)
 	errs = append(errs, validatePart(unavailable, path.Child("maxUnavailable"))...)
 	errs = append(errs, validatePart(surge, path.Child("maxSurge"))...)
 	if amount(unavailable) == 0 && amount(surge) == 0 {
 		errs = append(errs, field.Invalid(path.Child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0"))
 	}
-	if unavailable.Type == intstr.String && amount(unavailable) > 100 {
-		errs = append(errs, field.Invalid(path.Child("maxUnavailable"), unavailable, "must not be greater than 100%"))
+	return append(errs, notOverAll(unavailable, path.Child("maxUnavailable"))...)
+}
+
+// part is what v points at; nothing is 0.
+func part(v *intstr.IntOrString) intstr.IntOrString {
+	if v == nil {
+		return intstr.IntOrString{}
 	}
-	return errs
+	return *v
+}
+
+// notOverAll refuses more than a hundred percent.
+func notOverAll(v intstr.IntOrString, path *field.Path) field.ErrorList {
+	if v.Type != intstr.String || amount(v) <= 100 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, v, "must not be greater than 100%")}
 }
 
 // validatePart checks a number of pods, or a percentage of them.

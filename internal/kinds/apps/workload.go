@@ -69,11 +69,17 @@ func validateTemplate(t *corev1.PodTemplateSpec, selector labels.Selector, path 
 		errs = append(errs, field.Invalid(path.Child("metadata", "labels"), t.Labels, "`selector` does not match template `labels`"))
 	}
 	errs = append(errs, podspec.ValidateTemplate(t, path)...)
+	return append(errs, keptRunning(t, "ReplicaSet", path)...)
+}
+
+// keptRunning refuses what makes pods end by themselves.
+func keptRunning(t *corev1.PodTemplateSpec, what string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
 	if p := t.Spec.RestartPolicy; p != corev1.RestartPolicyAlways && p != "" {
 		errs = append(errs, field.NotSupported(path.Child("spec", "restartPolicy"), p, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
 	}
 	if t.Spec.ActiveDeadlineSeconds != nil {
-		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported"))
+		errs = append(errs, field.Forbidden(path.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in "+what+" is not Supported"))
 	}
 	return errs
 }

@@ -1,0 +1,2 @@
+// Package policy holds the kind of the group policy: budgets for disruptions.
+package policy
