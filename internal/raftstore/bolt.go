@@ -93,7 +93,7 @@ func (b boltLog) verify() (entries, bytes uint64, err error) {
 func openBolt(path string) (b *raftboltdb.BoltStore, err error) {
 	defer func() {
 		if r := recover(); r != nil { // bbolt panics on some damaged pages
-			err = fmt.Errorf("raft data: %s is damaged: %v; %s", path, r, remedy)
+			err = fmt.Errorf("raft data: %s is damaged: %v; %w", path, r, ErrDamaged)
 		}
 	}()
 	if err := checkLength(path); err != nil {
@@ -118,7 +118,7 @@ func openError(path string, err error) error {
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return fmt.Errorf("raft data: %s is in use by another process", path)
 	}
-	return fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
+	return fmt.Errorf("raft data: %s: %w; %w", path, err, ErrDamaged)
 }
 
 // checkLength looks whether an existing file has all the pages that it says;
@@ -143,7 +143,7 @@ func checkLength(path string) error {
 		return openError(path, err)
 	}
 	if info.Size() < size {
-		return fmt.Errorf("raft data: %s has %d bytes of %d: it is cut off; %s", path, info.Size(), size, remedy)
+		return fmt.Errorf("raft data: %s has %d bytes of %d: it is cut off; %w", path, info.Size(), size, ErrDamaged)
 	}
 	return nil
 }

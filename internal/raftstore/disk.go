@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"syscall"
 
 	"github.com/hashicorp/raft"
 
@@ -21,8 +22,11 @@ type disk struct {
 	closers   []io.Closer
 }
 
-// remedy is what to do about a damaged replica.
-const remedy = "this replica cannot go on with its data: remove the member from the cluster, delete the directory and join again"
+// ErrDamaged says that a replica's data is damaged, or a part of it is gone. It
+// may lack entries that were acknowledged and votes that were given, so it must
+// not go on as the member that it was: as another one, from an empty directory,
+// it gets everything from the others.
+var ErrDamaged = errors.New("this replica cannot go on with its data; as a new member with an empty directory it gets everything from the others")
 
 // logAsFound keeps the kind of log that a directory has.
 const logAsFound = ""
@@ -72,11 +76,14 @@ func openDiskOn(fs raftlog.FS, dir, member, cluster, kind string, log raftLogger
 		return nil, err
 	}
 	if err := d.openSnapshots(fs, dir, cluster, log); err != nil {
-		return nil, fmt.Errorf("raft data: %s: %w; %s", dir, err, remedy)
+		if errors.Is(err, errSnapshotDamaged) || errors.Is(err, syscall.EIO) {
+			err = fmt.Errorf("%w; %w", err, ErrDamaged)
+		}
+		return nil, fmt.Errorf("raft data: %s: %w", dir, err)
 	}
 	if format.Format == 0 {
 		if last, err := d.logs.LastIndex(); err != nil || last > 0 {
-			return nil, errors.Join(fmt.Errorf("raft data: %s has a log but no %s; %s", dir, formatFile, remedy), err)
+			return nil, errors.Join(fmt.Errorf("raft data: %s has a log but no %s; %w", dir, formatFile, ErrDamaged), err)
 		}
 		format.Format = formatWherry // from here on there is a member here
 		return d, writeFormat(fs, dir, format)
@@ -93,7 +100,7 @@ func (d *disk) openBolt(dir string) error {
 	d.closers = append(d.closers, b)
 	entries, bytes, err := boltLog{b}.verify()
 	if err != nil {
-		return fmt.Errorf("raft data: %s: %w; %s", path, err, remedy)
+		return fmt.Errorf("raft data: %s: %w; %w", path, err, ErrDamaged)
 	}
 	d.stable = b
 	d.logs = newLogStore(boltLog{b}, entries, bytes)
@@ -123,8 +130,8 @@ func (d *disk) openLog(fs raftlog.FS, dir string, must bool, log *slog.Logger) e
 
 func openFailed(err error) error {
 	switch {
-	case errors.Is(err, raftlog.ErrDamaged):
-		return fmt.Errorf("raft data: %w; %s", err, remedy)
+	case errors.Is(err, raftlog.ErrDamaged), errors.Is(err, syscall.EIO):
+		return fmt.Errorf("raft data: %w; %w", err, ErrDamaged)
 	case errors.Is(err, raftlog.ErrNewer):
 		return fmt.Errorf("raft data: %w: start the newer version that wrote it", err)
 	}

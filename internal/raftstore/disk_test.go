@@ -103,6 +103,10 @@ func testDamage(t *testing.T, kind string, more damages) {
 			return ""
 		}
 		t.Logf("%s: %v", name, err)
+		// A member begins anew where its data is damaged, and only there.
+		if mine := !strings.Contains(name, "newer") && !strings.Contains(name, "another"); errors.Is(err, ErrDamaged) != mine {
+			t.Errorf("%s: that it is damage: %v, want %v", name, !mine, mine)
+		}
 		return err.Error()
 	}
 	for _, test := range append(damages{

@@ -45,7 +45,7 @@ func readFormat(fs raftlog.FS, dir, member, cluster string) (directory, error) {
 			return directory{}, fmt.Errorf("raft data: %w", err)
 		}
 		if slices.Contains(names, boltFile) {
-			return directory{}, fmt.Errorf("raft data: %s has a log but no %s; %s", dir, formatFile, remedy)
+			return directory{}, fmt.Errorf("raft data: %s has a log but no %s; %w", dir, formatFile, ErrDamaged)
 		}
 		return directory{Member: member, Cluster: cluster}, nil
 	}
@@ -54,7 +54,7 @@ func readFormat(fs raftlog.FS, dir, member, cluster string) (directory, error) {
 	}
 	var d directory
 	if err := json.Unmarshal(b, &d); err != nil || d.Format < formatBolt {
-		return d, fmt.Errorf("raft data: %s cannot be read (%v); %s", path, err, remedy)
+		return d, fmt.Errorf("raft data: %s cannot be read (%v); %w", path, err, ErrDamaged)
 	}
 	switch {
 	case d.Format > formatWherry:

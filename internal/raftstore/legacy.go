@@ -42,7 +42,7 @@ func (s *snapshots) takeOver(dir string, log raftLogger) error {
 func (s *snapshots) copyFrom(from *raft.FileSnapshotStore, m *raft.SnapshotMeta) error {
 	_, r, err := from.Open(m.ID) // compares the checksum
 	if err != nil {
-		return fmt.Errorf("snapshot %s is damaged: %w", m.ID, err)
+		return damagedSnapshot(m.ID, err.Error())
 	}
 	defer r.Close()
 	sink, err := s.Create(m.Version, m.Index, m.Term, m.Configuration, m.ConfigurationIndex, nil)

@@ -113,7 +113,7 @@ func convertLog(fs raftlog.FS, dir string, format directory, log *slog.Logger) (
 		return format, err
 	}
 	if _, _, err := (boltLog{b}).verify(); err != nil {
-		return format, errors.Join(fmt.Errorf("raft data: %s: %w; %s", path, err, remedy), b.Close())
+		return format, errors.Join(fmt.Errorf("raft data: %s: %w; %w", path, err, ErrDamaged), b.Close())
 	}
 	err = removeSegments(fs, dir)
 	if err == nil {

@@ -244,8 +244,16 @@ type snapshotFile struct {
 func (r *snapshotFile) Close() error { return r.f.Close() }
 
 func damagedSnapshot(name, what string) error {
-	return fmt.Errorf("snapshot %s is damaged: %s", name, what)
+	return fmt.Errorf("snapshot %s is damaged: %s%w", name, what, errSnapshotDamaged)
 }
+
+// errSnapshotDamaged is only to tell such errors; the text is the error's own.
+var errSnapshotDamaged = silentError{}
+
+type silentError struct{}
+
+// Error implements error.
+func (silentError) Error() string { return "" }
 
 func (s *snapshots) open(name string) (_ *snapshotFile, err error) {
 	f, err := s.fs.Open(filepath.Join(s.dir, name), 0)
@@ -356,7 +364,7 @@ func (s *snapshots) check(first, last uint64) error {
 // startFrom decides whether a replica can begin with a snapshot, or with none.
 func (s *snapshots) startFrom(name string, index, first, last uint64, damaged []string, why error) error {
 	if first > index+1 {
-		return errors.Join(why, fmt.Errorf("the log begins at entry %d, but the newest whole snapshot ends at %d", first, index))
+		return errors.Join(why, fmt.Errorf("the log begins at entry %d, but the newest whole snapshot ends at %d%w", first, index, errSnapshotDamaged))
 	}
 	for _, d := range damaged {
 		var term, end uint64
