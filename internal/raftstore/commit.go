@@ -9,6 +9,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/apierr"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
+	"github.com/wherry-project/wherry/internal/raftlog"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
@@ -225,6 +226,10 @@ func take(batch []*proposal) []*proposal {
 
 // apply proposes a batch as the leader and gives those that may be tried again.
 func (s *Store) apply(batch []*proposal) (again []*proposal) {
+	if s.disk.logs.below.full() {
+		s.refuse(batch)
+		return nil
+	}
 	err := s.raft.Apply(newEntry(batch), s.cfg.Timeouts.Request).Error()
 	s.metrics.entry(len(batch))
 	switch {
@@ -234,8 +239,22 @@ func (s *Store) apply(batch []*proposal) (again []*proposal) {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout),
 		errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return refuseForeign(batch) // it is not in the log
+	case errors.Is(err, raftlog.ErrFull): // nor is it then
+		s.refuse(batch)
+		return nil
 	}
 	return s.settle(answerForeign(batch, wherryv1.ForwardOutcome_FORWARD_OUTCOME_UNKNOWN), err)
+}
+
+// refuse ends a batch for which there is no room on this disk.
+func (s *Store) refuse(batch []*proposal) {
+	for _, p := range answerForeign(batch, wherryv1.ForwardOutcome_FORWARD_OUTCOME_NO_ROOM) {
+		p.end(result{err: noRoom(s.cfg.ID, s.cfg.Dir)})
+	}
+}
+
+func noRoom(member, where string) error {
+	return apierr.Unavailable("insufficient storage: the disk of the leader, member %s (%s), is full; nothing was written; make room there", member, where)
 }
 
 // answerForeign answers the proposals of other members and gives the rest.

@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -100,6 +101,13 @@ func (d *diskState) look(at time.Time, took time.Duration, full bool) (news Disk
 	return d.now, true
 }
 
+// leadElsewhere lets another member lead, which may have room.
+func (s *Store) leadElsewhere() {
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeouts.Request)
+	defer cancel()
+	s.handOver(ctx)
+}
+
 // watchDisk tells when the disk becomes slow or full, and when that is over.
 func (s *Store) watchDisk() {
 	state := diskState{path: s.cfg.Dir}
@@ -120,6 +128,9 @@ func (s *Store) watchDisk() {
 				s.log.Warn(news.Message, "path", news.Path, "delay", news.Delay)
 			} else {
 				s.log.Info(news.Message, "path", news.Path)
+			}
+			if news.Full && s.leads() {
+				s.spawn(s.leadElsewhere)
 			}
 			if s.cfg.DiskNews != nil {
 				s.cfg.DiskNews(news)

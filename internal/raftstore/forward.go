@@ -51,6 +51,8 @@ func (s *Store) forwardBatch(batch []*proposal) (again []*proposal) {
 		case wherryv1.ForwardOutcome_FORWARD_OUTCOME_COMMITTED: // answered when applied here
 		case wherryv1.ForwardOutcome_FORWARD_OUTCOME_REFUSED:
 			again = append(again, p)
+		case wherryv1.ForwardOutcome_FORWARD_OUTCOME_NO_ROOM:
+			p.end(result{err: noRoom(f.peer.id, f.peer.address)})
 		default:
 			lost = append(lost, p)
 		}

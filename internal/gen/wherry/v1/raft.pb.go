@@ -31,6 +31,8 @@ const (
 	ForwardOutcome_FORWARD_OUTCOME_REFUSED ForwardOutcome = 2
 	// It may still be committed.
 	ForwardOutcome_FORWARD_OUTCOME_UNKNOWN ForwardOutcome = 3
+	// Nothing was done, because the leader's disk is full.
+	ForwardOutcome_FORWARD_OUTCOME_NO_ROOM ForwardOutcome = 4
 )
 
 // Enum value maps for ForwardOutcome.
@@ -40,12 +42,14 @@ var (
 		1: "FORWARD_OUTCOME_COMMITTED",
 		2: "FORWARD_OUTCOME_REFUSED",
 		3: "FORWARD_OUTCOME_UNKNOWN",
+		4: "FORWARD_OUTCOME_NO_ROOM",
 	}
 	ForwardOutcome_value = map[string]int32{
 		"FORWARD_OUTCOME_UNSPECIFIED": 0,
 		"FORWARD_OUTCOME_COMMITTED":   1,
 		"FORWARD_OUTCOME_REFUSED":     2,
 		"FORWARD_OUTCOME_UNKNOWN":     3,
+		"FORWARD_OUTCOME_NO_ROOM":     4,
 	}
 )
 
@@ -1518,12 +1522,13 @@ const file_wherry_v1_raft_proto_rawDesc = "" +
 	"\tAddMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x10\n" +
-	"\x0eChangeResponse*\x8a\x01\n" +
+	"\x0eChangeResponse*\xa7\x01\n" +
 	"\x0eForwardOutcome\x12\x1f\n" +
 	"\x1bFORWARD_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19FORWARD_OUTCOME_COMMITTED\x10\x01\x12\x1b\n" +
 	"\x17FORWARD_OUTCOME_REFUSED\x10\x02\x12\x1b\n" +
-	"\x17FORWARD_OUTCOME_UNKNOWN\x10\x032\xb8\x04\n" +
+	"\x17FORWARD_OUTCOME_UNKNOWN\x10\x03\x12\x1b\n" +
+	"\x17FORWARD_OUTCOME_NO_ROOM\x10\x042\xb8\x04\n" +
 	"\x04Raft\x12A\n" +
 	"\x06Append\x12\x18.wherry.v1.AppendRequest\x1a\x19.wherry.v1.AppendResponse(\x010\x01\x127\n" +
 	"\x04Vote\x12\x16.wherry.v1.VoteRequest\x1a\x17.wherry.v1.VoteResponse\x12@\n" +
