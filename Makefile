@@ -22,7 +22,7 @@ PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-sta
 
 step = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help build demo test test-unit test-e2e bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
+.PHONY: help build demo test test-unit test-e2e test-chaos bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,13 @@ test-unit: ## all Go tests with the race detector
 test-e2e: build tools ## the end-to-end tests, on the built programs
 	$(call step,end-to-end tests)
 	@WHERRY_BIN=$(CURDIR)/bin WHERRY_TOOLS=$(TOOLS) $(GO) test -race -count=1 -timeout 20m ./e2e/...
+
+# A plan of faults from a seed: `make test-chaos SEED=… ROUNDS=…` repeats one.
+test-chaos: ## 200 rounds of faults under checked clients; ROUNDS= SEED=
+	$(call step,go test ./internal/raftstore/chaos)
+	@scripts/wallclock.sh .cache/wallclock
+	@WHERRY_CHAOS_ROUNDS=$${ROUNDS:-200} WHERRY_CHAOS_SEED=$${SEED:-} $(GO) test -count=1 -v -timeout 60m -tags wallclock \
+		-overlay .cache/wallclock/overlay.json ./internal/raftstore/chaos
 
 lint-proto: tools ## the gRPC API: style, and nothing broken since proto/wherry.binpb
 	$(call step,buf lint)
