@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
@@ -40,7 +39,7 @@ func openMethods() []string {
 func (d *controld) grpcServer() *grpc.Server {
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(d.keys.ServerConfig())),
-		grpc.ChainUnaryInterceptor(apierr.ServerUnary, d.users.ServerUnary(openMethods()...)),
+		grpc.ChainUnaryInterceptor(apierr.ServerUnary, apiserver.AnswerInTime, d.users.ServerUnary(openMethods()...)),
 		grpc.ChainStreamInterceptor(apierr.ServerStream, d.users.ServerStream(openMethods()...)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -51,7 +50,7 @@ func (d *controld) grpcServer() *grpc.Server {
 	wherryv1.RegisterNodesServer(s, d.nodes)
 	wherryv1.RegisterImagesServer(s, d.nodes.Images())
 	wherryv1.RegisterClusterServer(s, d.cluster)
-	d.health = health.NewServer()
+	d.health = apiserver.NewHealth(d.current, d.alive)
 	healthv1.RegisterHealthServer(s, d.health)
 	descriptors.Register(s)
 	return s

@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 
 	"github.com/wherry-project/wherry/internal/alloc"
 	"github.com/wherry-project/wherry/internal/api"
@@ -55,7 +54,7 @@ type controld struct {
 	cluster   *cluster.Server
 	gateway   *gateway.Gateway
 	grpc      *grpc.Server
-	health    *health.Server
+	health    *apiserver.Health
 	http, rpc net.Listener
 }
 

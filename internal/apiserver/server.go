@@ -179,6 +179,9 @@ func (s *Server) attempt(ctx context.Context, do func(snap *store.Snapshot) (set
 			return err
 		}
 		snap, err := s.store.Snapshot(ctx, at)
+		if unanswered(err) { // in the words of a write that the store refuses
+			return apierr.New(apierr.ErrTimeout, "nothing was written: %w", err)
+		}
 		if err != nil {
 			return err
 		}

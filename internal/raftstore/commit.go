@@ -105,11 +105,11 @@ func repeatable(c store.Command) bool {
 }
 
 func notDone(err error) error {
-	return apierr.New(apierr.ErrTimeout, "no leader took the write in time; nothing was written; a majority of the members must be up and reachable: %w", err)
+	return apierr.New(apierr.ErrTimeout, "nothing was written: no leader with a majority of the members took the write in time: %w", err)
 }
 
 func unknown(err error) error {
-	return apierr.New(apierr.ErrTimeout, "the write was not confirmed; it may or may not have been done: %w", err)
+	return apierr.New(apierr.ErrTimeout, "the write may or may not have been done: no majority of the members confirmed it in time: %w", err)
 }
 
 func (s *Store) expect(number uint64, p *proposal) {

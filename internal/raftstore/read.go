@@ -80,7 +80,7 @@ func (s *Store) readRevision(ctx context.Context) (uint64, error) {
 		}
 		if !s.pause(ctx, changed, try) {
 			if ctx.Err() != nil {
-				return 0, apierr.New(apierr.ErrTimeout, "a linearizable read needs the leader and a majority of the members: %v: %w", err, ctx.Err())
+				return 0, apierr.New(apierr.ErrTimeout, "no leader with a majority of the members confirmed in time what is newest: %v: %w", err, ctx.Err())
 			}
 			return 0, err
 		}
@@ -187,7 +187,8 @@ func (s *Store) confirmedRevision(ctx context.Context) (uint64, error) {
 	if !ready {
 		return 0, apierr.Unavailable("the leader has just been elected and is not ready")
 	}
-	index := s.raft.CommitIndex()
+	// What this disk does not have yet was acknowledged to nobody.
+	index := min(s.raft.CommitIndex(), s.disk.logs.durable())
 	servers, err := s.servers()
 	if err != nil {
 		return 0, err

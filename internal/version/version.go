@@ -4,6 +4,7 @@ package version
 
 import (
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	apiversion "k8s.io/apimachinery/pkg/version"
@@ -28,10 +29,29 @@ func String(build string) string {
 	return "v" + major + "." + minor + "." + patch + "+wherry." + clean
 }
 
-// Info is the answer of /version.
+// Info is the answer of /version. Commit and date are what the Go tool wrote
+// into the program; a build outside of a checkout has the zero time, as in
+// Kubernetes.
 func Info(build string) apiversion.Info {
-	return apiversion.Info{
-		Major: major, Minor: minor, GitVersion: String(build), GitTreeState: "clean",
+	info := apiversion.Info{
+		Major: major, Minor: minor, GitVersion: String(build), GitCommit: "unknown", GitTreeState: "clean", BuildDate: "1970-01-01T00:00:00Z",
 		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	if b, ok := debug.ReadBuildInfo(); ok {
+		fill(&info, b.Settings)
+	}
+	return info
+}
+
+func fill(info *apiversion.Info, settings []debug.BuildSetting) {
+	for _, s := range settings {
+		switch {
+		case s.Key == "vcs.revision":
+			info.GitCommit = s.Value
+		case s.Key == "vcs.time":
+			info.BuildDate = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			info.GitTreeState = "dirty"
+		}
 	}
 }

@@ -1,6 +1,9 @@
 package version
 
-import "testing"
+import (
+	"runtime/debug"
+	"testing"
+)
 
 func TestString(t *testing.T) {
 	for build, want := range map[string]string{
@@ -9,5 +12,16 @@ func TestString(t *testing.T) {
 		if got := String(build); got != want {
 			t.Errorf("String(%q) = %q, want %q", build, got, want)
 		}
+	}
+}
+
+func TestInfo(t *testing.T) {
+	info := Info("v0.1.0")
+	if info.GitCommit == "" || info.BuildDate == "" || info.Major != "1" {
+		t.Errorf("info %+v", info)
+	}
+	fill(&info, []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2030-01-02T03:04:05Z"}, {Key: "vcs.modified", Value: "true"}})
+	if info.GitCommit != "abc" || info.BuildDate != "2030-01-02T03:04:05Z" || info.GitTreeState != "dirty" {
+		t.Errorf("info %+v", info)
 	}
 }
