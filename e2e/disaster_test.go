@@ -1,0 +1,309 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/wherry-project/wherry/internal/testbed"
+	"github.com/wherry-project/wherry/internal/testimage"
+	"github.com/wherry-project/wherry/internal/testkit"
+)
+
+// keeper is two pods that hold a secret, in their environment and as a file.
+const keeper = `
+apiVersion: v1
+kind: Secret
+metadata: {name: kept}
+stringData: {word: "hidden-word-of-the-pods"}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: keeper}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: keeper}}
+  template:
+    metadata: {labels: {app: keeper}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: example.test/busybox:1
+        command: ["sleep", "100000"]
+        env: [{name: WORD, valueFrom: {secretKeyRef: {name: kept, key: word}}}]
+        volumeMounts: [{name: kept, mountPath: /kept}]
+      volumes: [{name: kept, secret: {secretName: kept}}]
+`
+
+// disaster is a testbed that may be ruined.
+type disaster struct {
+	*testing.T
+	bed  *testbed.Testbed
+	kube *kubernetes.Clientset
+}
+
+func newDisaster(t *testing.T) *disaster {
+	t.Helper()
+	o := testbed.Options{
+		Name: "disaster", Dir: suite.Dir(), Bin: os.Getenv("WHERRY_BIN"), Controls: 3, Nodes: 2,
+		ControlConfig: fmt.Sprintf("node-grace: %v\nbackup-dir: /var/lib/wherry/backups\nbackup-every: 1s\nbackup-keep: 2\nbackup-passphrase-file: /etc/wherry/passphrase\n", nodeGrace),
+		Progress:      func(string) {},
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		defer cancel()
+		if err := testbed.Down(ctx, o.Dir, o.Name); err != nil {
+			t.Error(err)
+		}
+	})
+	bed, err := testbed.Up(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &disaster{T: t, bed: bed}
+	d.connect()
+	busybox, err := testimage.Busybox()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "images.tar")
+	if err := testimage.WriteFile(file, testimage.WriteOCI, map[string]*testimage.Image{busyboxImage: busybox}); err != nil {
+		t.Fatal(err)
+	}
+	if err := bed.Load(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *disaster) connect() {
+	d.Helper()
+	c, err := d.bed.RESTConfig(testbed.Client, "")
+	if err != nil {
+		d.Fatal(err)
+	}
+	if d.kube, err = kubernetes.NewForConfig(c); err != nil {
+		d.Fatal(err)
+	}
+}
+
+// on runs a command in a host; it must succeed.
+func (d *disaster) on(host, stdin string, argv ...string) string {
+	d.Helper()
+	var out, errs strings.Builder
+	err := d.bed.Run(d.Context(), host, testbed.Command{Argv: argv, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs})
+	if err != nil {
+		d.Fatalf("%v on %s: %v\n%s%s", argv, host, err, out.String(), errs.String())
+	}
+	return out.String()
+}
+
+// lose kills a control and takes its disk.
+func (d *disaster) lose(hosts ...string) {
+	d.Helper()
+	for _, h := range hosts {
+		if err := d.bed.Kill(d.Context(), h, ""); err != nil {
+			d.Fatal(err)
+		}
+		d.on(h, "", "rm", "-rf", "/var/lib/wherry/controld", "/etc/wherry/admin.kubeconfig")
+	}
+}
+
+func (d *disaster) start(host string) {
+	d.Helper()
+	if err := d.bed.Start(d.Context(), host, ""); err != nil {
+		d.Fatal(err)
+	}
+}
+
+// rejoin lets lost controls join anew.
+func (d *disaster) rejoin(at string, hosts ...string) {
+	d.Helper()
+	token := d.on(testbed.Client, "", "wherry", "cluster", "token", "create", "--role", "control")
+	for _, h := range hosts {
+		d.on(h, token, "sh", "-c", "umask 077; cat >/run/token; controld join "+at+":7443 --token-file /run/token")
+		d.start(h)
+	}
+	testkit.Eventually(d, 30*time.Second, func() error {
+		out := d.on(testbed.Client, "", "wherry", "cluster", "members")
+		if n := strings.Count(out, "Ready") - strings.Count(out, "NotReady"); n != len(controls) {
+			return fmt.Errorf("%d of %d members are Ready:\n%s", n, len(controls), out)
+		}
+		return nil
+	})
+}
+
+// pods gives the pods that are Ready, by name, with all that would differ if
+// one had been made or started again.
+func (d *disaster) pods() map[string]string {
+	d.Helper()
+	var found map[string]string
+	testkit.Eventually(d, 30*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(d.Context(), 5*time.Second)
+		defer cancel()
+		list, err := d.kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=keeper"})
+		if err != nil {
+			return err
+		}
+		found = map[string]string{}
+		for _, p := range list.Items {
+			if condition(&p, corev1.PodReady).Status == corev1.ConditionTrue {
+				s := status(&p)
+				found[p.Name] = fmt.Sprint(p.UID, s.ContainerID, s.RestartCount, p.Status.PodIP)
+			}
+		}
+		if len(found) != 2 || len(list.Items) != 2 {
+			return fmt.Errorf("%d of %d pods are Ready", len(found), len(list.Items))
+		}
+		return nil
+	})
+	return found
+}
+
+// words reads the secret as a user and in a pod.
+func (d *disaster) words(pod string) {
+	d.Helper()
+	const want = "hidden-word-of-the-pods"
+	testkit.Eventually(d, 30*time.Second, func() error {
+		var out strings.Builder
+		err := d.bed.Run(d.Context(), testbed.Client, testbed.Command{
+			Argv: []string{"wherry", "exec", pod, "--", "sh", "-c", "echo $WORD; cat /kept/word"}, Stdout: &out, Stderr: &out,
+		})
+		if got := strings.Fields(out.String()); err != nil || !slices.Equal(got, []string{want, want}) {
+			return fmt.Errorf("in the pod: %q, %v", out.String(), err)
+		}
+		return nil
+	})
+	s, err := d.kube.CoreV1().Secrets("default").Get(d.Context(), "kept", metav1.GetOptions{})
+	if err != nil || string(s.Data["word"]) != want {
+		d.Errorf("the secret reads %q, %v", s.Data["word"], err)
+	}
+}
+
+// hidden looks for the secret on the controls' disks.
+func (d *disaster) hidden() {
+	d.Helper()
+	for _, c := range controls {
+		if out := d.on(c, "", "sh", "-c", "grep -rlaF -e hidden-word-of-the-pods /var/lib/wherry || true"); out != "" {
+			d.Errorf("on %s the secret is in %s", c, out)
+		}
+	}
+}
+
+// written makes a ConfigMap, as soon as that can be done.
+func (d *disaster) written(name string) {
+	d.Helper()
+	testkit.Eventually(d, time.Minute, func() error {
+		ctx, cancel := context.WithTimeout(d.Context(), 5*time.Second)
+		defer cancel()
+		_, err := d.kube.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		return err
+	})
+}
+
+// backedUp waits until a scheduled backup was made and restored on trial.
+func (d *disaster) backedUp() {
+	d.Helper()
+	testkit.Eventually(d, 30*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(d.Context(), 5*time.Second)
+		defer cancel()
+		m, err := d.kube.CoreV1().ConfigMaps("kube-system").Get(ctx, "cluster-backup", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if c := m.Data["conditions"]; strings.Count(c, `"status": "True"`) != 2 {
+			return errors.New(c)
+		}
+		return nil
+	})
+}
+
+// TestDisaster loses two of three controls for ever, and goes on with the
+// third; then it loses all three with their disks, and goes on from a backup.
+// The pods notice neither.
+func TestDisaster(t *testing.T) {
+	d := newDisaster(t)
+	for _, c := range controls {
+		d.on(c, "a passphrase\n", "sh", "-c", "umask 077; cat >/etc/wherry/passphrase")
+	}
+	d.on(testbed.Client, keeper, "wherry", "apply", "-f", "-")
+	before := d.pods()
+	pod := slices.Sorted(maps.Keys(before))[0]
+	d.words(pod)
+	d.backedUp()
+	d.hidden()
+	same := func() {
+		t.Helper()
+		if err := d.bed.AwaitNodes(t.Context(), nodes...); err != nil {
+			t.Fatal(err)
+		}
+		if now := d.pods(); !maps.Equal(now, before) {
+			t.Errorf("the pods are not the same:\n%v\n%v", before, now)
+		}
+		d.words(pod)
+	}
+
+	d.lose("c2", "c3")
+	if err := d.bed.Stop(t.Context(), "c1", ""); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if out := d.on("c1", "n\n", "wherry", "cluster", "recover"); !strings.Contains(out, "nothing was changed") || !strings.Contains(out, "will be dropped: c") {
+		t.Errorf("it said\n%s", out)
+	}
+	d.on("c1", "y\n", "wherry", "cluster", "recover")
+	d.start("c1")
+	d.written("after-recovery")
+	t.Logf("two of three lost: the next write came after %v", time.Since(began).Round(time.Millisecond))
+	d.rejoin("c1", "c2", "c3")
+	same()
+	d.hidden()
+
+	d.on(testbed.Client, "a passphrase\n", "wherry", "cluster", "backup", "/root/.kube/backup", "--passphrase-file", "-")
+	b, err := d.bed.ReadFile(testbed.Client, "/etc/wherry/kube/backup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(b), "hidden-word-of-the-pods") {
+		t.Error("the secret is in the backup")
+	}
+	d.written("after-the-backup")
+	d.lose(controls...)
+	if err := d.bed.WriteFile("c1", "/etc/wherry/backup", b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began = time.Now()
+	d.on("c1", "a passphrase\n", "wherry", "cluster", "restore", "/etc/wherry/backup", "--passphrase-file", "-")
+	d.start("c1")
+	d.written("after-restore")
+	t.Logf("all lost: the next write came after %v", time.Since(began).Round(time.Millisecond))
+	if _, err := d.kube.CoreV1().ConfigMaps("default").Get(t.Context(), "after-recovery", metav1.GetOptions{}); err != nil {
+		t.Errorf("what was written before the backup: %v", err)
+	}
+	same()
+	d.rejoin("c1", "c2", "c3")
+	same()
+	// The nodes hear of what is new: a pod goes, and another comes.
+	if err := d.kube.CoreV1().Pods("default").Delete(t.Context(), pod, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 30*time.Second, func() error {
+		if now := d.pods(); now[pod] != "" {
+			return errors.New("the pod that was deleted is there")
+		}
+		return nil
+	})
+	d.hidden()
+}
