@@ -214,11 +214,11 @@ func TestDurable(t *testing.T) {
 	up := make(chan struct{})
 	close(up)
 	for _, i := range []uint64{1, 10} {
-		if err := s.waitFor(up, i); err == nil {
+		if err := s.wait(up, i); err == nil {
 			t.Errorf("entry %d counts as stored", i)
 		}
 	}
-	if err := s.waitFor(up, 0); err != nil {
+	if err := s.wait(up, 0); err != nil {
 		t.Errorf("what was there before: %v", err)
 	}
 	faulty.SetDelay(0)
@@ -234,7 +234,7 @@ func TestDurable(t *testing.T) {
 	if err := s.StoreLog(&raft.Log{Index: 11, Term: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.wait(11); err == nil || <-failed == nil {
+	if err := s.wait(nil, 11); err == nil || <-failed == nil {
 		t.Errorf("a sync failed: %v", err)
 	}
 	if err := s.StoreLog(&raft.Log{Index: 12, Term: 1}); err == nil {

@@ -17,9 +17,9 @@ type fsm struct {
 	mem *store.Mem
 	// done is told how a proposal ended.
 	done func(origin, number, revision uint64, err error)
-	// durable waits until the log up to an entry survives a power cut here. The
-	// library may believe so before.
-	durable func(index uint64) error
+	// committed waits until an entry that the library takes for committed is. It
+	// may believe so before this disk has it.
+	committed func(index uint64) error
 	// batch is told that entries are about to be applied.
 	batch func()
 	// failed is told that this replica cannot go on.
@@ -33,7 +33,7 @@ type fsm struct {
 
 // ApplyBatch implements raft.BatchingFSM.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
-	if err := f.durable(logs[len(logs)-1].Index); err != nil {
+	if err := f.committed(logs[len(logs)-1].Index); err != nil {
 		f.stop(err)
 	}
 	f.batch()
@@ -117,7 +117,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	// It counts up to entries that were not given to ApplyBatch.
-	if err := f.durable(math.MaxUint64); err != nil {
+	if err := f.committed(math.MaxUint64); err != nil {
 		return nil, err
 	}
 	return frozen{f.mem.Image()}, nil

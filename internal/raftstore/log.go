@@ -53,12 +53,18 @@ type logStore struct {
 	writes  uint64         // how many there were
 	moved   chan struct{}  // closed when pending gets shorter or broken is set
 	broken  error
-	// failed is told when a sync fails.
+	// failed is told when a sync fails, leads reports whether this member leads.
 	failed func(error)
+	leads  func() bool
 }
 
 // pendingWrite is entries from an index on that were written and not synced.
-type pendingWrite struct{ first, number uint64 }
+type pendingWrite struct {
+	first, number uint64
+	// counted is set if the library counts them for stored here when it looks
+	// for a majority: it does so when this member leads.
+	counted bool
+}
 
 const (
 	cacheBytes = 16 << 20
@@ -138,17 +144,22 @@ func (s *logStore) durable() uint64 {
 	return s.pending[0].first - 1
 }
 
-// wait waits until all entries up to an index survive a power cut here.
-func (s *logStore) wait(index uint64) error { return s.waitFor(nil, index) }
+// waitCommitted waits until the library's belief that an entry is committed is
+// true: until those that it counts for stored here are. A follower need not
+// wait, since the leader did.
+func (s *logStore) waitCommitted(index uint64) error { return s.waitFor(nil, index, true) }
 
-// waitFor is wait as long as nobody gives up.
-func (s *logStore) waitFor(up <-chan struct{}, index uint64) error {
+// wait waits until all entries up to an index survive a power cut here, or
+// nobody wants to know any more.
+func (s *logStore) wait(up <-chan struct{}, index uint64) error { return s.waitFor(up, index, false) }
+
+func (s *logStore) waitFor(up <-chan struct{}, index uint64, counted bool) error {
 	var until uint64 // the last write that matters
 	for first := true; ; first = false {
 		s.waitMu.Lock()
 		if first {
 			for _, p := range s.pending {
-				if p.first <= index {
+				if p.first <= index && (p.counted || !counted) {
 					until = p.number
 				}
 			}
@@ -168,7 +179,7 @@ func (s *logStore) waitFor(up <-chan struct{}, index uint64) error {
 }
 
 // waitAll waits until all that has been written survives a power cut.
-func (s *logStore) waitAll() error { return s.wait(math.MaxUint64) }
+func (s *logStore) waitAll() error { return s.wait(nil, math.MaxUint64) }
 
 // FirstIndex implements raft.LogStore.
 func (s *logStore) FirstIndex() (uint64, error) { return s.below.FirstIndex() }
@@ -217,7 +228,11 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 func (s *logStore) toSync(logs []*raft.Log) {
 	s.waitMu.Lock()
 	s.writes++
-	s.pending = append(s.pending, pendingWrite{logs[0].Index, s.writes})
+	counted := s.leads != nil && s.leads()
+	s.pending = append(s.pending, pendingWrite{logs[0].Index, s.writes, counted})
+	for i := range s.pending {
+		s.pending[i].counted = s.pending[i].counted || counted // all that comes before
+	}
 	s.waitMu.Unlock()
 	select {
 	case s.kick <- struct{}{}:

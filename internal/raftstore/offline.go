@@ -38,7 +38,7 @@ func OpenOffline(dir, member, cluster string, codec *api.Codec, log *slog.Logger
 
 func offlineFSM(codec *api.Codec) *fsm {
 	return &fsm{
-		mem: store.NewMem(codec, store.Limits{}), durable: func(uint64) error { return nil }, batch: func() {}, failed: func(error) {},
+		mem: store.NewMem(codec, store.Limits{}), committed: func(uint64) error { return nil }, batch: func() {}, failed: func(error) {},
 		done: func(uint64, uint64, uint64, error) {},
 	}
 }

@@ -68,8 +68,9 @@ const (
 	// commitTimeout is when the leader tells followers the commit index again,
 	// besides at once.
 	commitTimeout = 250 * time.Millisecond
-	// maxAppend is how many entries one append request may have.
-	maxAppend = 64
+	// maxAppend is how many entries one append request may have. A follower with
+	// a slow disk gets one request in each commitTimeout.
+	maxAppend = 256
 	// logBytes is how much log there may be before a snapshot is made, and
 	// trailingBytes how much of it about stays.
 	logBytes      = 64 << 20
@@ -100,9 +101,9 @@ func Open(cfg Config) (*Store, error) {
 	s.reads.s = s
 	s.transport.wanted = s.wanted
 	s.transport.durable = d.logs.durable
-	d.logs.failed = s.fail
+	d.logs.failed, d.logs.leads = s.fail, s.leadsNow
 	s.lead.changed = make(chan struct{})
-	s.fsm = &fsm{mem: s.mem, done: s.done, durable: d.logs.wait, batch: s.applying, failed: s.fail}
+	s.fsm = &fsm{mem: s.mem, done: s.done, committed: d.logs.waitCommitted, batch: s.applying, failed: s.fail}
 	if s.origin, err = randomOrigin(); err == nil {
 		err = s.start()
 	}
@@ -295,6 +296,12 @@ func (s *Store) err() error {
 
 // Revision is what this replica has applied.
 func (s *Store) Revision() uint64 { return s.mem.Revision() }
+
+// leadsNow reports whether this replica leads, also while it starts.
+func (s *Store) leadsNow() bool {
+	r := s.running.Load()
+	return r != nil && r.State() == raft.Leader
+}
 
 // applying is called before entries are applied.
 func (s *Store) applying() {

@@ -151,7 +151,7 @@ func (v *service) receive(ctx context.Context, stream grpc.BidiStreamingServer[w
 
 func (v *service) answer(ctx context.Context, stream grpc.BidiStreamingServer[wherryv1.AppendRequest, wherryv1.AppendResponse], answers <-chan appended) error {
 	for a := range answers {
-		if err := v.s.disk.logs.waitFor(ctx.Done(), a.last); err != nil {
+		if err := v.s.disk.logs.wait(ctx.Done(), a.last); err != nil {
 			a.answer.Error, a.answer.Success = err.Error(), false
 		}
 		if err := stream.Send(a.answer); err != nil {
