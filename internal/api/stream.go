@@ -15,6 +15,9 @@ type PodStreams interface {
 	// Logs opens a container's log. With o.Follow it ends when the container
 	// does, or ctx.
 	Logs(ctx context.Context, u User, namespace, pod string, o *corev1.PodLogOptions) (io.ReadCloser, error)
+	// Ready says, before a connection is upgraded, what keeps a stream to a
+	// pod from being opened, or nil. Container is nil where none is meant.
+	Ready(ctx context.Context, u User, namespace, pod string, container *string) error
 	// Exec runs a command, or joins the main process, and returns when it has
 	// ended and all output is written, with its exit code. An error says that
 	// it could not be started or was lost.

@@ -88,7 +88,7 @@ func evictionOptions(e *policyv1.Eviction, t api.Target, o api.WriteOptions) (me
 	}
 	if len(d.DryRun) == 0 {
 		d.DryRun = asked
-	} else if !slices.Equal(d.DryRun, asked) {
+	} else if len(asked) > 0 && !slices.Equal(d.DryRun, asked) {
 		return d, apierr.BadRequest("Non-matching dry-run options in request and content: %v and %v", asked, d.DryRun)
 	}
 	return d, nil

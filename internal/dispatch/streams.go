@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
@@ -65,8 +66,21 @@ func container(p *corev1.Pod, name string) (string, error) {
 	return "", apierr.BadRequest("container %s is not valid for pod %s", name, p.Name)
 }
 
+// Ready implements api.PodStreams.
+func (s *Server) Ready(ctx context.Context, _ api.User, namespace, pod string, name *string) error {
+	p, err := s.pod(ctx, namespace, pod)
+	if err != nil || name == nil {
+		return err
+	}
+	_, err = container(p, *name)
+	return err
+}
+
 // Logs implements api.PodStreams.
 func (s *Server) Logs(ctx context.Context, _ api.User, namespace, pod string, o *corev1.PodLogOptions) (io.ReadCloser, error) {
+	if errs := checkLog(o); len(errs) > 0 {
+		return nil, apierr.Invalid("PodLogOptions", pod, errs)
+	}
 	p, err := s.pod(ctx, namespace, pod)
 	if err != nil {
 		return nil, err
@@ -91,6 +105,23 @@ func (s *Server) Logs(ctx context.Context, _ api.User, namespace, pod string, o 
 	}
 	context.AfterFunc(ctx, c.close)
 	return &bytesReader{c: c}, nil
+}
+
+// checkLog refuses options of a log that make no sense.
+func checkLog(o *corev1.PodLogOptions) field.ErrorList {
+	var errs field.ErrorList
+	if n := o.TailLines; n != nil && *n < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("tailLines"), *n, "must be greater than or equal to 0"))
+	}
+	if n := o.LimitBytes; n != nil && *n < 1 {
+		errs = append(errs, field.Invalid(field.NewPath("limitBytes"), *n, "must be greater than 0"))
+	}
+	if n := o.SinceSeconds; n != nil && o.SinceTime != nil {
+		errs = append(errs, field.Forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+	} else if n != nil && *n < 1 {
+		errs = append(errs, field.Invalid(field.NewPath("sinceSeconds"), *n, "must be greater than 0"))
+	}
+	return errs
 }
 
 // logReady answers for a container that has no log yet as Kubernetes does.

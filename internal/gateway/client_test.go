@@ -452,6 +452,13 @@ func (node) Logs(ctx context.Context, u api.User, ns, pod string, o *corev1.PodL
 	return io.NopCloser(strings.NewReader(fmt.Sprintf("%s %s %d\n", u.Name, o.Container, *o.TailLines))), nil
 }
 
+func (node) Ready(_ context.Context, _ api.User, _, pod string, _ *string) error {
+	if pod != "p" {
+		return apierr.NotFound("pods", pod)
+	}
+	return nil
+}
+
 func (node) Exec(_ context.Context, _ api.User, r api.ExecRequest) (int, error) {
 	if r.Attach() {
 		_, err := io.WriteString(r.Stdout, "attached")
@@ -496,8 +503,13 @@ func TestStreams(t *testing.T) {
 	if _, err := pods.GetLogs("q", &corev1.PodLogOptions{}).DoRaw(t.Context()); !apierrors.IsNotFound(err) {
 		t.Errorf("log of no pod: %v", err)
 	}
-	if a := c.do(t, "GET", "/api/v1/namespaces/demo/pods/p/log?tailLines=-1&sinceTime=x", ""); a.StatusCode != 422 {
-		t.Errorf("bad options: %d %s", a.StatusCode, a.text)
+	for query, want := range map[string]int{"tailLines=x": 400, "sinceTime=x": 400, "stream=Stdin": 422} {
+		if a := c.do(t, "GET", "/api/v1/namespaces/demo/pods/p/log?"+query, ""); a.StatusCode != want {
+			t.Errorf("%s: %d %s", query, a.StatusCode, a.text)
+		}
+	}
+	if a := c.do(t, "GET", "/api/v1/namespaces/demo/pods/q/exec?command=a&stdout=1", ""); a.StatusCode != 404 {
+		t.Errorf("exec in no pod: %d %s", a.StatusCode, a.text)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	follow, err := pods.GetLogs("p", &corev1.PodLogOptions{Follow: true}).Stream(ctx)

@@ -41,6 +41,9 @@ func (c *call) serveStream() error {
 	case "log":
 		return c.log()
 	case "portforward":
+		if err := c.g.cfg.Streams.Ready(c.r.Context(), c.user, t.Namespace, t.Name, nil); err != nil {
+			return err
+		}
 		return c.upgraded(upgrade.PortForward(c.w, c.r, func(ctx context.Context, port uint16) (net.Conn, error) {
 			return c.g.cfg.Streams.Dial(ctx, c.user, t.Namespace, t.Name, port)
 		}))
@@ -81,9 +84,13 @@ func (c *call) exec() error {
 	} else if len(command) == 0 {
 		return apierr.Invalid("PodExecOptions", t.Name, field.ErrorList{field.Required(field.NewPath("command"), "")})
 	}
+	in := q.Get("container")
+	if err := c.g.cfg.Streams.Ready(c.r.Context(), c.user, t.Namespace, t.Name, &in); err != nil {
+		return err
+	}
 	return c.upgraded(upgrade.Exec(c.w, c.r, o, func(ctx context.Context, s upgrade.Streams) (int, error) {
 		return c.g.cfg.Streams.Exec(ctx, c.user, api.ExecRequest{
-			Namespace: t.Namespace, Pod: t.Name, Container: q.Get("container"), Command: command, TTY: o.TTY,
+			Namespace: t.Namespace, Pod: t.Name, Container: in, Command: command, TTY: o.TTY,
 			Stdin: s.Stdin, Stdout: s.Stdout, Stderr: s.Stderr, Resize: s.Resize,
 		})
 	}))
@@ -101,6 +108,9 @@ func (c *call) log() error {
 		return err
 	}
 	defer r.Close()
+	if upgrade.Requested(c.r) {
+		return c.upgraded(upgrade.Log(c.w, c.r, r))
+	}
 	c.w.Header().Set("Content-Type", "text/plain")
 	c.w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(c.w)
@@ -135,30 +145,25 @@ func logOptions(q url.Values, pod string) (*corev1.PodLogOptions, error) {
 	o := &corev1.PodLogOptions{
 		Container: q.Get("container"), Follow: isTrue(q, "follow"), Previous: isTrue(q, "previous"), Timestamps: isTrue(q, "timestamps"),
 	}
-	var errs field.ErrorList
-	number := func(name string, least int64) *int64 {
+	for name, into := range map[string]**int64{"tailLines": &o.TailLines, "limitBytes": &o.LimitBytes, "sinceSeconds": &o.SinceSeconds} {
 		text := q.Get(name)
 		if text == "" {
-			return nil
+			continue
 		}
 		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < least {
-			errs = append(errs, field.Invalid(field.NewPath(name), text, "must be a number greater than or equal to "+strconv.FormatInt(least, 10)))
-			return nil
-		}
-		return &n
-	}
-	o.TailLines, o.LimitBytes, o.SinceSeconds = number("tailLines", 0), number("limitBytes", 1), number("sinceSeconds", 1)
-	if text := q.Get("sinceTime"); text != "" {
-		at, err := time.Parse(time.RFC3339Nano, text)
 		if err != nil {
-			errs = append(errs, field.Invalid(field.NewPath("sinceTime"), text, "must be a time in RFC 3339"))
+			return nil, apierr.BadRequest("%w", err)
+		}
+		*into = &n
+	}
+	if text := q.Get("sinceTime"); text != "" {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return nil, apierr.BadRequest("%w", err)
 		}
 		o.SinceTime = &metav1.Time{Time: at}
 	}
-	if o.SinceSeconds != nil && o.SinceTime != nil {
-		errs = append(errs, field.Forbidden(field.NewPath("sinceTime"), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
-	}
+	var errs field.ErrorList
 	if s := q.Get("stream"); s != "" && s != corev1.LogStreamAll {
 		errs = append(errs, field.NotSupported(field.NewPath("stream"), s, []string{corev1.LogStreamAll}))
 	}

@@ -124,7 +124,7 @@ func streamError(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &cannot):
-		return apierr.New(apierr.ErrInternal, "error executing command in container: %s", cannot.Message)
+		return apierr.Internal(fmt.Errorf("error executing command in container: %s", cannot.Message))
 	case errors.Is(err, runtime.ErrNotFound), errors.Is(err, runtime.ErrNotRunning):
 		return apierr.New(apierr.ErrNotFound, "container not found or not running: %v", err)
 	}
