@@ -118,6 +118,9 @@ func client(t *testing.T, c *cluster, rec *recorder, id int, seed int64, stop <-
 		default:
 		}
 		all := c.all()
+		if len(all) == 0 {
+			return // the test has failed
+		}
 		m := all[r.Intn(len(all))]
 		key := fmt.Sprint("k", r.Intn(3))
 		in := input{kind: []string{"read", "read", "write", "cas"}[r.Intn(4)], key: key, value: fmt.Sprintf("%d-%d", id, i)}

@@ -50,6 +50,7 @@ type Store struct {
 	forwardMu sync.Mutex
 	forward   *forwarder
 	reads     reads
+	alarm     *alarm
 	lead      lead
 	elected   chan bool
 	compact   chan struct{}
@@ -99,6 +100,7 @@ func Open(cfg Config) (*Store, error) {
 	s.mem.Use(cfg.Sealer)
 	s.ctx, s.cancel = context.WithCancel(s.transport.ctx)
 	s.reads.s = s
+	s.alarm = newAlarm(s)
 	s.transport.wanted = s.wanted
 	s.transport.durable = d.logs.durable
 	d.logs.failed, d.logs.leads = s.fail, s.leadsNow
@@ -148,6 +150,7 @@ func (s *Store) start() error {
 	}
 	s.spawn(s.followLeadership)
 	s.spawn(s.propose)
+	s.spawn(s.alarm.run)
 	s.spawn(s.compactLog)
 	s.spawn(s.watchDisk)
 	return nil
@@ -166,12 +169,11 @@ func (s *Store) electSelf() error {
 		}
 	}
 	// A follower looks at its timer again when the time-out becomes shorter.
-	reload := s.raft.ReloadableConfig()
-	reload.HeartbeatTimeout -= time.Millisecond
-	if len(servers) == 0 || reload.HeartbeatTimeout < s.cfg.Timeouts.Lease {
+	sooner := s.cfg.Timeouts.Heartbeat - time.Millisecond
+	if len(servers) == 0 || sooner < s.cfg.Timeouts.Lease {
 		return nil
 	}
-	return s.raft.ReloadConfig(reload)
+	return s.alarm.reload(func(r *raft.ReloadableConfig) { r.HeartbeatTimeout = sooner })
 }
 
 // randomOrigin tells this process's proposals from those of any other,
@@ -340,9 +342,8 @@ func (s *Store) compactLog() {
 		if entries == 0 {
 			continue
 		}
-		reload := s.raft.ReloadableConfig()
-		reload.TrailingLogs = min(s.cfg.Limits.TrailingEntries, max(64, trailingBytes/max(1, bytes/entries)))
-		err := s.raft.ReloadConfig(reload)
+		trailing := min(s.cfg.Limits.TrailingEntries, max(64, trailingBytes/max(1, bytes/entries)))
+		err := s.alarm.reload(func(r *raft.ReloadableConfig) { r.TrailingLogs = trailing })
 		if err == nil {
 			err = s.raft.Snapshot().Error()
 		}

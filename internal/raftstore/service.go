@@ -119,6 +119,12 @@ type appended struct {
 }
 
 func (v *service) receive(ctx context.Context, stream grpc.BidiStreamingServer[wherryv1.AppendRequest, wherryv1.AppendResponse], answers chan<- appended) error {
+	var from func()
+	defer func() {
+		if from != nil {
+			from()
+		}
+	}()
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -126,6 +132,9 @@ func (v *service) receive(ctx context.Context, stream grpc.BidiStreamingServer[w
 		}
 		if err := v.addressed(m.GetHeader()); err != nil {
 			return apierr.ToGRPC(err)
+		}
+		if from == nil {
+			from = v.s.alarm.stream(m.GetHeader().GetId())
 		}
 		req := appendIn(m)
 		for m.GetMore() {
