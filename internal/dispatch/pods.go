@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -204,22 +205,78 @@ func (p *Pods) PortForward(stream grpc.BidiStreamingServer[wherryv1.PortForwardR
 		return err
 	}
 	defer conn.Close()
-	go func() { // ends with the stream, which ends when the handler returns
-		for {
-			m, err := stream.Recv()
-			if err == nil {
-				_, err = conn.Write(m.GetData())
-			}
-			if errors.Is(err, io.EOF) {
-				if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-					return // the pod may still answer
-				}
-			}
-			if err != nil {
-				conn.Close() // the reader below finds out
-				return
+	go pour(conn, func() ([]byte, error) { // ends with the stream, which ends when the handler returns
+		m, err := stream.Recv()
+		return m.GetData(), err
+	})
+	return carry(conn, func(b []byte) error { return stream.Send(&wherryv1.PortForwardResponse{Data: b}) })
+}
+
+// pour writes what a client sends, until its end.
+func pour(conn net.Conn, next func() ([]byte, error)) {
+	for {
+		b, err := next()
+		if err == nil {
+			_, err = conn.Write(b)
+		}
+		if errors.Is(err, io.EOF) {
+			if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+				return // the other side may still answer
 			}
 		}
-	}()
-	return carry(conn, func(b []byte) error { return stream.Send(&wherryv1.PortForwardResponse{Data: b}) })
+		if err != nil {
+			_ = conn.Close() // whoever reads it finds out
+			return
+		}
+	}
+}
+
+// Connect implements wherryv1.PodsServer. As the bytes may be any request, the
+// user must be allowed to make each.
+func (p *Pods) Connect(stream grpc.BidiStreamingServer[wherryv1.ConnectRequest, wherryv1.ConnectResponse]) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	start := first.GetStart()
+	if start == nil {
+		return apierr.BadRequest("the first message must be start")
+	}
+	ctx := stream.Context()
+	u, err := p.s.cfg.Identify(ctx)
+	if err != nil {
+		return err
+	}
+	t := api.Target{Version: "v1", Resource: start.GetResource(), Namespace: start.GetNamespace(), Name: start.GetName(), Subresource: "proxy"}
+	switch t.Resource {
+	case "pods", "services", "nodes":
+	default:
+		return apierr.BadRequest("resource: %q: must be pods, services or nodes", t.Resource)
+	}
+	if t.Name == "" || (t.Namespace == "") != (t.Resource == "nodes") {
+		return apierr.BadRequest("name must be given, and namespace of all but nodes")
+	}
+	for _, verb := range []string{"get", "create", "update", "patch", "delete"} {
+		if err := p.s.cfg.Authorize(u, t, verb); err != nil {
+			return err
+		}
+	}
+	b, err := p.s.Backend(ctx, t.Resource, t.Namespace, t.Name, start.GetPort())
+	if err != nil {
+		return err
+	}
+	conn, err := p.s.DialBackend(ctx, b)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	if err := stream.Send(&wherryv1.ConnectResponse{}); err != nil {
+		return err
+	}
+	go pour(conn, func() ([]byte, error) { // ends with the stream, which ends when the handler returns
+		m, err := stream.Recv()
+		return m.GetData(), err
+	})
+	return carry(conn, func(b []byte) error { return stream.Send(&wherryv1.ConnectResponse{Data: b}) })
 }
