@@ -3,8 +3,11 @@ package api
 import (
 	"maps"
 	"slices"
+	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -16,7 +19,22 @@ func ValidateMeta(k *Kind, obj Object) field.ErrorList {
 	if rule == nil {
 		rule = validation.NameIsDNSSubdomain
 	}
-	return validation.ValidateObjectMetaAccessor(obj, k.Namespaced, rule, field.NewPath("metadata"))
+	errs := validation.ValidateObjectMetaAccessor(obj, k.Namespaced, rule, field.NewPath("metadata"))
+	if !k.builtIn() {
+		return errs
+	}
+	for i, f := range obj.GetFinalizers() {
+		standard := f == string(corev1.FinalizerKubernetes) || f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents
+		if !standard && !strings.Contains(f, "/") {
+			errs = append(errs, field.Invalid(field.NewPath("metadata", "finalizers").Index(i), f, "name is neither a standard finalizer name nor is it fully qualified"))
+		}
+	}
+	return errs
+}
+
+// builtIn reports whether a kind is one of Kubernetes' own, by its group.
+func (k *Kind) builtIn() bool {
+	return !strings.Contains(k.Group, ".") || strings.HasSuffix(k.Group, ".k8s.io")
 }
 
 // ValidateMetaUpdate checks that name, namespace, uid and the times of creation
