@@ -56,6 +56,9 @@ func openDiskOn(fs raftlog.FS, dir, member, cluster, kind string, log raftLogger
 	if err != nil {
 		return nil, err
 	}
+	if err := refuseSnapshots(fs, dir, cluster); err != nil {
+		return nil, fmt.Errorf("raft data: %s: %w", dir, err)
+	}
 	if format.Format == formatBolt && kind == LogWherry {
 		if format, err = convertLog(fs, dir, format, log.log); err != nil {
 			return nil, err

@@ -333,6 +333,31 @@ func (r *snapshotFile) verify() error {
 	return nil
 }
 
+// refuseSnapshots refuses snapshots of another cluster or of a newer version,
+// before anything is changed.
+func refuseSnapshots(fs raftlog.FS, dir, cluster string) error {
+	s := &snapshots{fs: fs, dir: filepath.Join(dir, "snap"), cluster: cluster}
+	names, err := s.names()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, name := range names {
+		r, err := s.open(name)
+		switch {
+		case err == nil:
+			err = r.Close()
+		case !errors.Is(err, errNewer) && !errors.Is(err, errForeign):
+			err = nil // damage is looked at when it is known what the log has
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // check looks whether the newest snapshot is whole and the log goes on where it
 // ends. If it is damaged, the one before will do, as long as the log has all
 // that came after; then nothing is lost, and the damaged one goes.
