@@ -22,7 +22,7 @@ PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-sta
 
 step = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help build demo test test-unit test-e2e test-chaos bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
+.PHONY: help build demo test test-unit test-e2e test-chaos bench-failover soak bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,14 @@ test-chaos: ## 200 rounds of faults under checked clients; ROUNDS= SEED=
 	@scripts/wallclock.sh .cache/wallclock
 	@WHERRY_CHAOS_ROUNDS=$${ROUNDS:-200} WHERRY_CHAOS_SEED=$${SEED:-} $(GO) test -count=1 -v -timeout 60m -tags wallclock \
 		-overlay .cache/wallclock/overlay.json ./internal/raftstore/chaos
+
+bench-failover: ## the leader killed, to the next write; ROUNDS=
+	$(call step,leader killed → next write)
+	@WHERRY_FAILOVER_ROUNDS=$${ROUNDS:-50} $(GO) test -count=1 -v -timeout 30m -run TestFailover ./internal/raftstore/chaos
+
+soak: ## full load on all processors for 20 minutes: no election may be needed; LENGTH= (seconds)
+	$(call step,elections under full load)
+	@WHERRY_SOAK=$${LENGTH:-1200} $(GO) test -count=1 -v -timeout 60m -run TestSoak ./internal/raftstore/chaos
 
 lint-proto: tools ## the gRPC API: style, and nothing broken since proto/wherry.binpb
 	$(call step,buf lint)
