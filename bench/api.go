@@ -19,29 +19,11 @@ import (
 // logs afterwards; the other parts have beds of their own.
 var writtenBed = [2]int{3, 1}
 
-// measureAPI fills the rows of ConfigMaps written through gRPC Resources:
-// authenticated, authorized, validated, stored.
-func (b *bench) measureAPI(ctx context.Context, sizes []int, rows map[cellKey][]cell) error {
-	d, err := b.bed(ctx, writtenBed[0], writtenBed[1])
-	if err != nil {
-		return err
-	}
-	for _, size := range sizes {
-		for _, clients := range clientCounts() {
-			c, err := b.writeAPI(ctx, d, clients, size)
-			if err != nil {
-				return fmt.Errorf("API, %d B: %w", size, err)
-			}
-			rows[cellKey{"API", size}] = append(rows[cellKey{"API", size}], c)
-		}
-	}
-	return nil
-}
-
-func (b *bench) writeAPI(ctx context.Context, d *bed, clients, size int) (cell, error) {
+// connectLeader makes connections to the control that leads.
+func (d *bed) connectLeader(ctx context.Context, clients int) ([]*grpc.ClientConn, func(), error) {
 	name, err := d.leader(ctx)
 	if err != nil {
-		return cell{}, err
+		return nil, nil, err
 	}
 	var leader testbed.Machine
 	for _, m := range d.controls {
@@ -49,7 +31,13 @@ func (b *bench) writeAPI(ctx context.Context, d *bed, clients, size int) (cell, 
 			leader = m
 		}
 	}
-	conns, closeAll, err := dialMany(ctx, connections(clients), func() (*grpc.ClientConn, error) { return d.dial(leader) })
+	return dialMany(ctx, connections(clients), func() (*grpc.ClientConn, error) { return d.dial(leader) })
+}
+
+// writeAPI measures ConfigMaps written through gRPC Resources: authenticated,
+// authorized, validated, stored.
+func (b *bench) writeAPI(ctx context.Context, d *bed, clients, size int) (cell, error) {
+	conns, closeAll, err := d.connectLeader(ctx, clients)
 	if err != nil {
 		return cell{}, err
 	}
@@ -59,6 +47,23 @@ func (b *bench) writeAPI(ctx context.Context, d *bed, clients, size int) (cell, 
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		return writeConfigMap(ctx, conns[client%len(conns)], fmt.Sprintf("%s-%d", prefix, client), size, n)
+	})
+}
+
+// readAPI measures linearizable reads of what writeAPI wrote for so many
+// clients.
+func (b *bench) readAPI(ctx context.Context, d *bed, clients, size int) (cell, error) {
+	conns, closeAll, err := d.connectLeader(ctx, clients)
+	if err != nil {
+		return cell{}, err
+	}
+	defer closeAll()
+	return load(ctx, clients, b.cell, func(ctx context.Context, client, _ int) error {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		target := &wherryv1.Target{Version: "v1", Resource: "configmaps", Namespace: metav1.NamespaceDefault, Name: fmt.Sprintf("w%d-%d-%d", size, clients, client)}
+		_, err := wherryv1.NewResourcesClient(conns[client%len(conns)]).Get(ctx, &wherryv1.GetRequest{Target: target})
+		return err
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 // measured without the cost of a client library.
 const (
 	etcdPut    = "/etcdserverpb.KV/Put"
+	etcdRange  = "/etcdserverpb.KV/Range"
 	etcdStatus = "/etcdserverpb.Maintenance/Status"
 )
 
@@ -41,6 +42,22 @@ func putEtcd(ctx context.Context, conn *grpc.ClientConn, key string, value []byt
 	b = protowire.AppendBytes(b, value)
 	_, err := raw(ctx, conn, etcdPut, b)
 	return err
+}
+
+// errNoValue says that a key that was written is not there.
+var errNoValue = errors.New("there is no value")
+
+// getEtcd reads one value; etcd's reads are linearizable unless told otherwise.
+// The values are field 2 of the answer.
+func getEtcd(ctx context.Context, conn *grpc.ClientConn, key string) error {
+	b, err := raw(ctx, conn, etcdRange, protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), key))
+	if err != nil {
+		return err
+	}
+	if kv, _, err := find(b, 2); err != nil || len(kv) == 0 {
+		return errors.Join(errNoValue, err)
+	}
+	return nil
 }
 
 // leadsEtcd asks a member whether it leads: its own number is in the header

@@ -71,7 +71,7 @@ func (b *bench) controlFailover(ctx context.Context) (took samples, err error) {
 }
 
 func (b *bench) etcdFailover(ctx context.Context) (took samples, err error) {
-	t, err := b.etcd(ctx)
+	t, err := b.etcd(ctx, 3)
 	if err != nil {
 		return nil, err
 	}

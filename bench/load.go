@@ -24,9 +24,6 @@ func (c cell) text() string {
 	return fmt.Sprintf("%s (%s / %s)", perSecond(c.rate), c.took.p50(), c.took.p99())
 }
 
-// clientCounts are the columns of the store's table.
-func clientCounts() []int { return []int{1, 16, 100, 1000} }
-
 // load has clients call f over and over. f gets the client's number and how
 // often that client has called it before. What happens in a first part of the
 // time warms up and is not counted.

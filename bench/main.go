@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,11 @@ type bench struct {
 	procs  *spawner
 	out    *report
 	beds   map[[2]int]*bed // by the numbers of controls and nodes
+	// What of the store is measured.
+	sizes, clients, members []int
+	what                    []string
+	objects                 int
+	idleFor                 time.Duration
 }
 
 // part is one group of figures.
@@ -38,7 +44,9 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"pods", "pod created → Running, beside the kernel's and libcontainer's floor", (*bench).pods},
-		{"store", "writes/s of the bare store and of the API, beside etcd", (*bench).store},
+		{"store", "writes/s and reads/s of the bare store and of the API, beside etcd", (*bench).store},
+		{"objects", "memory, disk and start with many objects, beside etcd", (*bench).manyObjects},
+		{"idle", "what an idle cluster writes to its disks", (*bench).idle},
 		{"memory", "resident memory of the daemons, idle and with pods", (*bench).memory},
 		{"failover", "leader killed → next successful write, beside etcd", (*bench).failover},
 		{"start", "start of each daemon to serving", (*bench).start},
@@ -61,7 +69,10 @@ func main() {
 }
 
 func run(ctx context.Context) (err error) {
-	b := &bench{out: &report{to: os.Stdout}, beds: map[[2]int]*bed{}}
+	b := &bench{
+		out: &report{to: os.Stdout}, beds: map[[2]int]*bed{},
+		sizes: []int{256, 1024, 8192}, clients: []int{1, 16, 100, 1000}, members: []int{1, 3}, what: []string{"etcd", "store", "api"},
+	}
 	var only, write, parent string
 	flag.StringVar(&only, "only", "", "parts to measure, by comma; default all")
 	flag.StringVar(&b.bin, "bin", os.Getenv("WHERRY_BIN"), "folder of the built programs; default $WHERRY_BIN")
@@ -69,6 +80,15 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&write, "write", "", "Markdown file whose figures are replaced by this run's")
 	flag.DurationVar(&b.cell, "cell", 3*time.Second, "how long each cell of the store is measured")
 	flag.IntVar(&b.rounds, "rounds", 10, "rounds of fail-over and of starts")
+	flag.Func("sizes", "sizes of the store's values, by comma; default 256,1024,8192", numbers(&b.sizes))
+	flag.Func("clients", "numbers of the store's clients, by comma; default 1,16,100,1000", numbers(&b.clients))
+	flag.Func("members", "numbers of the store's members, by comma; default 1,3", numbers(&b.members))
+	flag.Func("what", "what of etcd, store, api is measured, by comma; default all", func(s string) error {
+		b.what = strings.Split(s, ",")
+		return nil
+	})
+	flag.IntVar(&b.objects, "objects", 100_000, "how many objects the part of that name writes")
+	flag.DurationVar(&b.idleFor, "idle-for", 10*time.Minute, "for how long an idle cluster is watched")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags]    (make bench builds what it needs)")
 		flag.PrintDefaults()
@@ -119,10 +139,25 @@ func run(ctx context.Context) (err error) {
 	return err
 }
 
+// numbers gives what reads a list of numbers.
+func numbers(into *[]int) func(string) error {
+	return func(s string) error {
+		*into = nil
+		for _, text := range strings.Split(s, ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 {
+				return fmt.Errorf("%q is no number of 1 or more", text)
+			}
+			*into = append(*into, n)
+		}
+		return nil
+	}
+}
+
 func choose(only string) ([]part, error) {
 	all := parts()
-	if only == "" {
-		return all, nil
+	if only == "" { // but for what takes long and measures no speed
+		return slices.DeleteFunc(all, func(p part) bool { return p.name == "idle" }), nil
 	}
 	var chosen []part
 	for _, name := range strings.Split(only, ",") {

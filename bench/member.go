@@ -32,16 +32,19 @@ const memberCommand = "member"
 const (
 	benchService = "wherry.bench.Store"
 	putMethod    = "/" + benchService + "/Put"
+	getMethod    = "/" + benchService + "/Get"
 	leadMethod   = "/" + benchService + "/Lead"
 )
 
 // member runs one member of the bare store until ctx ends. It prints "ready"
-// when it serves; with -add it founds the cluster first.
+// when it serves; with -found it founds the cluster first, and adds others.
 func member(ctx context.Context, args []string) (err error) {
 	f := flag.NewFlagSet(memberCommand, flag.ContinueOnError)
 	name := f.String("id", "", "")
 	address := f.String("address", "", "")
 	dir := f.String("dir", "", "")
+	founder := f.Bool("found", false, "")
+	kind := f.String("log", raftstore.LogWherry, "")
 	add := f.String("add", "", "ID=ADDRESS of the other members, by comma")
 	var id identity
 	f.StringVar(&id.ca, "ca", "", "")
@@ -56,7 +59,7 @@ func member(ctx context.Context, args []string) (err error) {
 	}
 	creds := credentials.NewTLS(conf)
 	s, err := raftstore.Open(raftstore.Config{
-		ID: *name, Address: *address, Dir: *dir, Codec: api.NewCodec(kinds.Table(), 16<<20),
+		Log: *kind, ID: *name, Address: *address, Dir: *dir, Codec: api.NewCodec(kinds.Table(), 16<<20),
 		Dial: func(_ context.Context, address string) (grpc.ClientConnInterface, error) {
 			return grpc.NewClient(address, grpc.WithTransportCredentials(creds))
 		},
@@ -80,8 +83,8 @@ func member(ctx context.Context, args []string) (err error) {
 		err = errors.Join(err, s.Close(end))
 		server.Stop()
 	}()
-	if *add != "" {
-		if err := found(ctx, s, strings.Split(*add, ",")); err != nil {
+	if *founder {
+		if err := found(ctx, s, strings.FieldsFunc(*add, func(r rune) bool { return r == ',' })); err != nil {
 			return err
 		}
 	}
@@ -131,7 +134,20 @@ func (p *putter) put(ctx context.Context, request []byte) (uint64, error) {
 	}}})
 }
 
-// serviceDesc is written by hand: two methods with well-known messages.
+// get reads one value linearizably.
+func (p *putter) get(ctx context.Context, request []byte) ([]byte, error) {
+	snap, err := p.s.Snapshot(ctx, store.At{Level: store.Linearizable})
+	if err != nil {
+		return nil, err
+	}
+	r, ok := snap.Get(api.Key{Resource: "configmaps", Namespace: "bench", Name: fmt.Sprint("k", binary.LittleEndian.Uint64(request))})
+	if !ok {
+		return nil, nil
+	}
+	return r.Bytes, nil
+}
+
+// serviceDesc is written by hand: three methods with well-known messages.
 func serviceDesc() *grpc.ServiceDesc {
 	return &grpc.ServiceDesc{ServiceName: benchService, HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{
 		{MethodName: "Put", Handler: func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
@@ -141,6 +157,14 @@ func serviceDesc() *grpc.ServiceDesc {
 			}
 			revision, err := srv.(*putter).put(ctx, in.GetValue())
 			return wrapperspb.UInt64(revision), err
+		}},
+		{MethodName: "Get", Handler: func(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			var in wrapperspb.BytesValue
+			if err := decode(&in); err != nil {
+				return nil, err
+			}
+			value, err := srv.(*putter).get(ctx, in.GetValue())
+			return wrapperspb.Bytes(value), err
 		}},
 		{MethodName: "Lead", Handler: func(srv any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
 			var in wrapperspb.BytesValue

@@ -134,7 +134,7 @@ func (b *bench) memoryWithPods(ctx context.Context, d *bed) (r resident, err err
 
 // etcdMemory is that of the leader of three empty ones.
 func (b *bench) etcdMemory(ctx context.Context) (_ int64, err error) {
-	t, err := b.etcd(ctx)
+	t, err := b.etcd(ctx, 3)
 	if err != nil {
 		return 0, err
 	}

@@ -18,14 +18,17 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// trio is three members of a store, each a process, on loopback, with mutual
-// TLS on every connection.
+// trio is one or three members of a store, each a process, on loopback, with
+// mutual TLS on every connection.
 type trio struct {
 	name    string
+	dir     string // of all data
 	creds   credentials.TransportCredentials
-	members [3]*trioMember
-	// put writes a value, leads asks a member whether it leads.
+	members []*trioMember
+	// put writes a value, get reads one linearizably, leads asks a member
+	// whether it leads.
 	put   func(ctx context.Context, conn *grpc.ClientConn, key uint64, value []byte) error
+	get   func(ctx context.Context, conn *grpc.ClientConn, key uint64) error
 	leads func(ctx context.Context, conn *grpc.ClientConn) (bool, error)
 }
 
@@ -38,7 +41,7 @@ type trioMember struct {
 
 // newTrio makes the folder and the certificates; the members are started by
 // the caller.
-func (b *bench) newTrio(name string) (*trio, identity, string, error) {
+func (b *bench) newTrio(name string, n int) (*trio, identity, string, error) {
 	dir, err := os.MkdirTemp(b.dir, name+"-")
 	if err != nil {
 		return nil, identity{}, "", err
@@ -51,18 +54,26 @@ func (b *bench) newTrio(name string) (*trio, identity, string, error) {
 	if err != nil {
 		return nil, id, "", err
 	}
-	return &trio{name: name, creds: credentials.NewTLS(conf)}, id, dir, nil
+	return &trio{name: name, dir: dir, creds: credentials.NewTLS(conf), members: make([]*trioMember, n)}, id, dir, nil
 }
 
-// bareStore starts three members of internal/raftstore without an API.
-func (b *bench) bareStore(ctx context.Context) (_ *trio, err error) {
-	t, id, dir, err := b.newTrio("store")
+// bareStore starts members of internal/raftstore without an API.
+func (b *bench) bareStore(ctx context.Context, n int) (_ *trio, err error) {
+	t, id, dir, err := b.newTrio("store", n)
 	if err != nil {
 		return nil, err
 	}
 	t.put = func(ctx context.Context, conn *grpc.ClientConn, key uint64, value []byte) error {
 		request := append(binary.LittleEndian.AppendUint64(make([]byte, 0, 8+len(value)), key), value...)
 		return conn.Invoke(ctx, putMethod, wrapperspb.Bytes(request), &wrapperspb.UInt64Value{})
+	}
+	t.get = func(ctx context.Context, conn *grpc.ClientConn, key uint64) error {
+		var out wrapperspb.BytesValue
+		err := conn.Invoke(ctx, getMethod, wrapperspb.Bytes(binary.LittleEndian.AppendUint64(nil, key)), &out)
+		if err == nil && len(out.GetValue()) == 0 {
+			err = errNoValue
+		}
+		return err
 	}
 	t.leads = func(ctx context.Context, conn *grpc.ClientConn) (bool, error) {
 		var out wrapperspb.BoolValue
@@ -78,20 +89,30 @@ func (b *bench) bareStore(ctx context.Context) (_ *trio, err error) {
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := freeAddresses(3)
+	addresses, err := freeAddresses(n)
 	if err != nil {
 		return nil, err
 	}
 	// The founder is started last: it adds the others, which must be there.
-	for _, i := range []int{1, 2, 0} {
+	var add []string
+	for i := n - 1; i >= 0; i-- {
 		args := []string{
 			memberCommand, "-id", fmt.Sprint("m", i), "-address", addresses[i], "-dir", filepath.Join(dir, fmt.Sprint("m", i)),
 			"-ca", id.ca, "-cert", id.cert, "-key", id.key,
 		}
+		again := args
 		if i == 0 {
-			args = append(args, "-add", "m1="+addresses[1]+",m2="+addresses[2])
+			args = append(args[:len(args):len(args)], "-found", "-add", strings.Join(add, ","))
 		}
-		t.members[i] = &trioMember{address: addresses[i], start: func() (*process, error) { return b.startSaying(ctx, "ready", self, args...) }}
+		add = append(add, fmt.Sprint("m", i, "=", addresses[i]))
+		founded := false
+		t.members[i] = &trioMember{address: addresses[i], start: func() (*process, error) {
+			if founded {
+				return b.startSaying(ctx, "ready", self, again...)
+			}
+			founded = true
+			return b.startSaying(ctx, "ready", self, args...)
+		}}
 		if err := t.members[i].up(t); err != nil {
 			return nil, fmt.Errorf("member %d of the bare store: %w", i, err)
 		}
@@ -99,18 +120,21 @@ func (b *bench) bareStore(ctx context.Context) (_ *trio, err error) {
 	return t, nil
 }
 
-// etcd starts three members of etcd.
-func (b *bench) etcd(ctx context.Context) (_ *trio, err error) {
+// etcd starts members of etcd.
+func (b *bench) etcd(ctx context.Context, n int) (_ *trio, err error) {
 	program, err := exec.LookPath("etcd")
 	if err != nil {
 		return nil, errors.New("etcd is not installed; `make bench` installs Debian's etcd-server")
 	}
-	t, id, dir, err := b.newTrio("etcd")
+	t, id, dir, err := b.newTrio("etcd", n)
 	if err != nil {
 		return nil, err
 	}
 	t.put = func(ctx context.Context, conn *grpc.ClientConn, key uint64, value []byte) error {
 		return putEtcd(ctx, conn, fmt.Sprint("/registry/configmaps/bench/k", key), value)
+	}
+	t.get = func(ctx context.Context, conn *grpc.ClientConn, key uint64) error {
+		return getEtcd(ctx, conn, fmt.Sprint("/registry/configmaps/bench/k", key))
 	}
 	t.leads = leadsEtcd
 	defer func() {
@@ -118,17 +142,17 @@ func (b *bench) etcd(ctx context.Context) (_ *trio, err error) {
 			err = errors.Join(err, t.close())
 		}
 	}()
-	addresses, err := freeAddresses(6)
+	addresses, err := freeAddresses(2 * n)
 	if err != nil {
 		return nil, err
 	}
 	var all []string
-	for i := range 3 {
-		all = append(all, fmt.Sprintf("m%d=https://%s", i, addresses[3+i]))
+	for i := range n {
+		all = append(all, fmt.Sprintf("m%d=https://%s", i, addresses[n+i]))
 	}
 	for i := range t.members {
 		name := fmt.Sprint("m", i)
-		args := etcdArgs(id, name, filepath.Join(dir, name), addresses[i], addresses[3+i], strings.Join(all, ","))
+		args := etcdArgs(id, name, filepath.Join(dir, name), addresses[i], addresses[n+i], strings.Join(all, ","))
 		t.members[i] = &trioMember{address: addresses[i], start: func() (*process, error) {
 			log, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 			if err != nil {
