@@ -3,20 +3,26 @@ package kinds
 
 import (
 	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/kinds/admissionregistration"
+	"github.com/wherry-project/wherry/internal/kinds/apiextensions"
+	"github.com/wherry-project/wherry/internal/kinds/apiregistration"
 	"github.com/wherry-project/wherry/internal/kinds/apps"
 	"github.com/wherry-project/wherry/internal/kinds/authentication"
 	"github.com/wherry-project/wherry/internal/kinds/authorization"
 	"github.com/wherry-project/wherry/internal/kinds/autoscaling"
 	"github.com/wherry-project/wherry/internal/kinds/batch"
+	"github.com/wherry-project/wherry/internal/kinds/certificates"
 	"github.com/wherry-project/wherry/internal/kinds/coordination"
 	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/kinds/discovery"
 	"github.com/wherry-project/wherry/internal/kinds/events"
+	"github.com/wherry-project/wherry/internal/kinds/flowcontrol"
 	"github.com/wherry-project/wherry/internal/kinds/metrics"
 	"github.com/wherry-project/wherry/internal/kinds/networking"
 	"github.com/wherry-project/wherry/internal/kinds/node"
 	"github.com/wherry-project/wherry/internal/kinds/policy"
 	"github.com/wherry-project/wherry/internal/kinds/rbac"
+	"github.com/wherry-project/wherry/internal/kinds/resource"
 	"github.com/wherry-project/wherry/internal/kinds/scheduling"
 	"github.com/wherry-project/wherry/internal/kinds/storage"
 )
@@ -61,6 +67,7 @@ func Table() *api.Kinds {
 		authorization.SubjectAccessReview(),
 		metrics.NodeMetrics(),
 		metrics.PodMetrics(),
+		certificates.CertificateSigningRequest(),
 		networking.IngressClass(),
 		networking.Ingress(),
 		networking.IPAddress(),
@@ -78,5 +85,19 @@ func Table() *api.Kinds {
 		storage.StorageClass(),
 		storage.VolumeAttachment(),
 		storage.VolumeAttributesClass(),
+		admissionregistration.MutatingAdmissionPolicy(),
+		admissionregistration.MutatingAdmissionPolicyBinding(),
+		admissionregistration.MutatingWebhookConfiguration(),
+		admissionregistration.ValidatingAdmissionPolicy(),
+		admissionregistration.ValidatingAdmissionPolicyBinding(),
+		admissionregistration.ValidatingWebhookConfiguration(),
+		apiextensions.CustomResourceDefinition(),
+		apiregistration.APIService(),
+		flowcontrol.FlowSchema(),
+		flowcontrol.PriorityLevelConfiguration(),
+		resource.DeviceClass(),
+		resource.ResourceClaim(),
+		resource.ResourceClaimTemplate(),
+		resource.ResourceSlice(),
 	)
 }

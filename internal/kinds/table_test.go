@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -244,6 +245,9 @@ func TestRandomObjects(t *testing.T) {
 			*v = metav1.NewMicroTime(time.Unix(c.Int63n(1<<32), 0))
 		},
 		func(v *runtime.RawExtension, c randfill.Continue) { v.Raw = fmt.Appendf(nil, "%d", c.Int31()) },
+		func(s *apiextensionsv1.JSONSchemaProps, c randfill.Continue) { // it nests without end
+			*s = apiextensionsv1.JSONSchemaProps{Type: c.String(6), Description: c.String(6)}
+		},
 		func(v *metav1.ManagedFieldsEntry, _ randfill.Continue) { *v = metav1.ManagedFieldsEntry{} },
 	)
 	for _, k := range kinds.Table().All() {

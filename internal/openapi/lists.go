@@ -11,6 +11,70 @@ type listType struct {
 
 // listTypes are by model and field; the field "." is the model itself.
 var listTypes = map[string]map[string]listType{
+	"io.k8s.api.admissionregistration.v1.MatchResources": {
+		".":                    {atomicMap: true},
+		"excludeResourceRules": {list: "atomic"},
+		"resourceRules":        {list: "atomic"},
+	},
+	"io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec": {
+		"matchConditions": {list: "map", keys: []string{"name"}},
+		"mutations":       {list: "atomic"},
+		"variables":       {list: "atomic"},
+	},
+	"io.k8s.api.admissionregistration.v1.MutatingWebhook": {
+		"admissionReviewVersions": {list: "atomic"},
+		"matchConditions":         {list: "map", keys: []string{"name"}},
+		"rules":                   {list: "atomic"},
+	},
+	"io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration": {
+		"webhooks": {list: "map", keys: []string{"name"}},
+	},
+	"io.k8s.api.admissionregistration.v1.NamedRuleWithOperations": {
+		".":             {atomicMap: true},
+		"apiGroups":     {list: "atomic"},
+		"apiVersions":   {list: "atomic"},
+		"operations":    {list: "atomic"},
+		"resourceNames": {list: "atomic"},
+		"resources":     {list: "atomic"},
+	},
+	"io.k8s.api.admissionregistration.v1.ParamKind": {
+		".": {atomicMap: true},
+	},
+	"io.k8s.api.admissionregistration.v1.ParamRef": {
+		".": {atomicMap: true},
+	},
+	"io.k8s.api.admissionregistration.v1.RuleWithOperations": {
+		"apiGroups":   {list: "atomic"},
+		"apiVersions": {list: "atomic"},
+		"operations":  {list: "atomic"},
+		"resources":   {list: "atomic"},
+	},
+	"io.k8s.api.admissionregistration.v1.TypeChecking": {
+		"expressionWarnings": {list: "atomic"},
+	},
+	"io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBindingSpec": {
+		"validationActions": {list: "set"},
+	},
+	"io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec": {
+		"auditAnnotations": {list: "atomic"},
+		"matchConditions":  {list: "map", keys: []string{"name"}},
+		"validations":      {list: "atomic"},
+		"variables":        {list: "map", keys: []string{"name"}},
+	},
+	"io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.admissionregistration.v1.ValidatingWebhook": {
+		"admissionReviewVersions": {list: "atomic"},
+		"matchConditions":         {list: "map", keys: []string{"name"}},
+		"rules":                   {list: "atomic"},
+	},
+	"io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration": {
+		"webhooks": {list: "map", keys: []string{"name"}},
+	},
+	"io.k8s.api.admissionregistration.v1.Variable": {
+		".": {atomicMap: true},
+	},
 	"io.k8s.api.apps.v1.DaemonSetStatus": {
 		"conditions": {list: "map", keys: []string{"type"}},
 	},
@@ -63,6 +127,13 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.batch.v1.UncountedTerminatedPods": {
 		"failed":    {list: "set"},
 		"succeeded": {list: "set"},
+	},
+	"io.k8s.api.certificates.v1.CertificateSigningRequestSpec": {
+		"groups": {list: "atomic"},
+		"usages": {list: "atomic"},
+	},
+	"io.k8s.api.certificates.v1.CertificateSigningRequestStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
 	},
 	"io.k8s.api.core.v1.Capabilities": {
 		"add":  {list: "atomic"},
@@ -385,6 +456,30 @@ var listTypes = map[string]map[string]listType{
 		"endpoints": {list: "atomic"},
 		"ports":     {list: "atomic"},
 	},
+	"io.k8s.api.flowcontrol.v1.FlowSchemaSpec": {
+		"rules": {list: "atomic"},
+	},
+	"io.k8s.api.flowcontrol.v1.FlowSchemaStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.flowcontrol.v1.NonResourcePolicyRule": {
+		"nonResourceURLs": {list: "set"},
+		"verbs":           {list: "set"},
+	},
+	"io.k8s.api.flowcontrol.v1.PolicyRulesWithSubjects": {
+		"nonResourceRules": {list: "atomic"},
+		"resourceRules":    {list: "atomic"},
+		"subjects":         {list: "atomic"},
+	},
+	"io.k8s.api.flowcontrol.v1.PriorityLevelConfigurationStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.flowcontrol.v1.ResourcePolicyRule": {
+		"apiGroups":  {list: "set"},
+		"namespaces": {list: "set"},
+		"resources":  {list: "set"},
+		"verbs":      {list: "set"},
+	},
 	"io.k8s.api.networking.v1.HTTPIngressRuleValue": {
 		"paths": {list: "atomic"},
 	},
@@ -461,6 +556,80 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.rbac.v1.Subject": {
 		".": {atomicMap: true},
 	},
+	"io.k8s.api.resource.v1.AllocatedDeviceStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
+	},
+	"io.k8s.api.resource.v1.CapacityRequestPolicy": {
+		"validValues": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.Device": {
+		"bindingConditions":        {list: "atomic"},
+		"bindingFailureConditions": {list: "atomic"},
+		"consumesCounters":         {list: "atomic"},
+		"taints":                   {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceAllocationConfiguration": {
+		"requests": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceAllocationResult": {
+		"config":  {list: "atomic"},
+		"results": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceAttribute": {
+		"bools":    {list: "atomic"},
+		"ints":     {list: "atomic"},
+		"strings":  {list: "atomic"},
+		"versions": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceClaim": {
+		"config":      {list: "atomic"},
+		"constraints": {list: "atomic"},
+		"requests":    {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceClaimConfiguration": {
+		"requests": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceClassSpec": {
+		"config":    {list: "atomic"},
+		"selectors": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceConstraint": {
+		"requests": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceCounterConsumption": {
+		"compatibilityGroups": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceRequest": {
+		"firstAvailable": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceRequestAllocationResult": {
+		"bindingConditions":        {list: "atomic"},
+		"bindingFailureConditions": {list: "atomic"},
+		"skipNodeOperations":       {list: "set"},
+		"tolerations":              {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.DeviceSubRequest": {
+		"derivedAttributes": {list: "atomic"},
+		"selectors":         {list: "atomic"},
+		"tolerations":       {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.ExactDeviceRequest": {
+		"derivedAttributes": {list: "atomic"},
+		"selectors":         {list: "atomic"},
+		"tolerations":       {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.NetworkDeviceData": {
+		"ips": {list: "atomic"},
+	},
+	"io.k8s.api.resource.v1.ResourceClaimStatus": {
+		"devices":     {list: "map", keys: []string{"driver", "device", "pool", "shareID"}},
+		"reservedFor": {list: "map", keys: []string{"uid"}},
+	},
+	"io.k8s.api.resource.v1.ResourceSliceSpec": {
+		"devices":            {list: "atomic"},
+		"sharedCounters":     {list: "atomic"},
+		"skipNodeOperations": {list: "set"},
+	},
 	"io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupSchedulingConstraints": {
 		"topology": {list: "atomic"},
 	},
@@ -484,6 +653,33 @@ var listTypes = map[string]map[string]listType{
 	"io.k8s.api.storage.v1.StorageHealth": {
 		"healthConditions": {list: "atomic"},
 	},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionNames": {
+		"categories": {list: "atomic"},
+		"shortNames": {list: "atomic"},
+	},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec": {
+		"versions": {list: "atomic"},
+	},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionStatus": {
+		"conditions":     {list: "map", keys: []string{"type"}},
+		"storedVersions": {list: "atomic"},
+	},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionVersion": {
+		"additionalPrinterColumns": {list: "atomic"},
+		"selectableFields":         {list: "atomic"},
+	},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps": {
+		"allOf":                      {list: "atomic"},
+		"anyOf":                      {list: "atomic"},
+		"enum":                       {list: "atomic"},
+		"oneOf":                      {list: "atomic"},
+		"required":                   {list: "atomic"},
+		"x-kubernetes-list-map-keys": {list: "atomic"},
+		"x-kubernetes-validations":   {list: "map", keys: []string{"rule"}},
+	},
+	"io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.WebhookConversion": {
+		"conversionReviewVersions": {list: "atomic"},
+	},
 	"io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector": {
 		".":                {atomicMap: true},
 		"matchExpressions": {list: "atomic"},
@@ -498,5 +694,8 @@ var listTypes = map[string]map[string]listType{
 	},
 	"io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference": {
 		".": {atomicMap: true},
+	},
+	"io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceStatus": {
+		"conditions": {list: "map", keys: []string{"type"}},
 	},
 }

@@ -178,7 +178,9 @@ func (s *shaper) plain(n node, p plain) {
 	}
 	many, ok := p.(oneOf)
 	if !ok || s.v2 {
-		n["type"] = p.OpenAPISchemaType()[0]
+		if types := p.OpenAPISchemaType(); len(types) > 0 { // others are of any type
+			n["type"] = types[0]
+		}
 		return
 	}
 	var all []any

@@ -1,7 +1,9 @@
 package patch
 
 import (
+	"errors"
 	"flag"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -9,9 +11,15 @@ import (
 
 	"go.yaml.in/yaml/v2"
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	applyextensions "k8s.io/apiextensions-apiserver/pkg/client/applyconfiguration"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	apiregv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	applyregistration "k8s.io/kube-aggregator/pkg/client/applyconfiguration"
 	smd "sigs.k8s.io/structured-merge-diff/v6/schema"
 
 	"github.com/wherry-project/wherry/internal/kinds"
@@ -22,17 +30,14 @@ var update = flag.Bool("update", false, "write schema.yaml anew")
 // TestSchemaIsClientGos compares schema.yaml with what client-go knows of the
 // kinds that are served. A new kind needs it written anew, with -update.
 func TestSchemaIsClientGos(t *testing.T) {
-	all, err := applyconfigurations.NewTypeConverter(clientscheme.Scheme).ObjectToTyped(&corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := librarySchemas(t)
 	c := cutting{from: map[string]smd.TypeDef{}, keep: map[string]bool{}}
-	for _, def := range all.Schema().Types {
+	for _, def := range all {
 		c.from[def.Name] = def
 	}
 	for _, k := range kinds.Table().All() {
-		if k.Virtual || slices.Contains([]string{"apiextensions.k8s.io", "apiregistration.k8s.io", "metrics.k8s.io"}, k.Group) {
-			continue // not client-go's, so merged by their look; or never stored
+		if k.Virtual {
+			continue // never stored
 		}
 		if m, ok := k.New().(interface{ OpenAPIModelName() string }); ok {
 			c.typ(m.OpenAPIModelName())
@@ -41,7 +46,7 @@ func TestSchemaIsClientGos(t *testing.T) {
 		}
 	}
 	var out smd.Schema
-	for _, def := range all.Schema().Types {
+	for _, def := range all {
 		if c.keep[def.Name] {
 			out.Types = append(out.Types, def)
 		}
@@ -63,6 +68,39 @@ func TestSchemaIsClientGos(t *testing.T) {
 	if applySchema != want {
 		t.Error("schema.yaml is not what client-go says of the served kinds; write it anew: go test ./internal/patch -run Schema -update")
 	}
+}
+
+// librarySchemas are the types of all libraries' schemas, by name.
+func librarySchemas(t *testing.T) []smd.TypeDef {
+	t.Helper()
+	extensions, registration := runtime.NewScheme(), runtime.NewScheme()
+	if err := errors.Join(apiextensionsv1.AddToScheme(extensions), apiregv1.AddToScheme(registration)); err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]smd.TypeDef{}
+	for _, from := range []struct {
+		types managedfields.TypeConverter
+		obj   runtime.Object
+	}{
+		{applyconfigurations.NewTypeConverter(clientscheme.Scheme), &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}},
+		{applyextensions.NewTypeConverter(extensions), &apiextensionsv1.CustomResourceDefinition{TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"}}},
+		{applyregistration.NewTypeConverter(registration), &apiregv1.APIService{TypeMeta: metav1.TypeMeta{APIVersion: "apiregistration.k8s.io/v1", Kind: "APIService"}}},
+	} {
+		typed, err := from.types.ObjectToTyped(from.obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, def := range typed.Schema().Types {
+			if _, ok := byName[def.Name]; !ok {
+				byName[def.Name] = def
+			}
+		}
+	}
+	var out []smd.TypeDef
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		out = append(out, byName[name])
+	}
+	return out
 }
 
 // cutting follows types to what they are made of.
