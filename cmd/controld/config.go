@@ -20,6 +20,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/alloc"
 	"github.com/wherry-project/wherry/internal/cluster"
+	"github.com/wherry-project/wherry/internal/raftstore"
 	"github.com/wherry-project/wherry/internal/telemetry"
 )
 
@@ -44,6 +45,7 @@ type config struct {
 	HeartbeatTimeout duration `json:"heartbeat-timeout"`
 	ElectionTimeout  duration `json:"election-timeout"`
 	CacheMiB         int      `json:"cache-mib"`
+	Log              string   `json:"log"`
 
 	BackupDir            string   `json:"backup-dir"`
 	BackupEvery          duration `json:"backup-every"`
@@ -82,9 +84,9 @@ func defaults() config {
 		Name: strings.ToLower(host), DataDir: "/var/lib/wherry/controld",
 		HTTPSPort: 6443, GRPCPort: 7443,
 		NodeGrace:        duration(40 * time.Second),
-		HeartbeatTimeout: duration(400 * time.Millisecond), ElectionTimeout: duration(400 * time.Millisecond),
+		HeartbeatTimeout: duration(450 * time.Millisecond), ElectionTimeout: duration(450 * time.Millisecond),
 		BackupEvery: duration(24 * time.Hour), BackupKeep: 7,
-		CacheMiB: 16, LogLevel: "info", DebugSocket: "/run/wherry/controld-debug.sock",
+		CacheMiB: 16, Log: raftstore.LogWherry, LogLevel: "info", DebugSocket: "/run/wherry/controld-debug.sock",
 	}
 }
 
@@ -118,6 +120,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.DurationVar((*time.Duration)(&c.BackupEvery), "backup-every", c.BackupEvery.std(), "how often the leader makes a backup")
 	f.IntVar(&c.BackupKeep, "backup-keep", c.BackupKeep, "how many of these backups stay in the folder")
 	f.StringVar(&c.BackupPassphraseFile, "backup-passphrase-file", c.BackupPassphraseFile, "file with the passphrase of these backups, in its first line")
+	f.StringVar(&c.Log, "log", c.Log, "how the Raft log is kept: wherry (in segments) or bolt (in a bbolt file); a bolt log is converted for wherry, and not back")
 	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	f.StringVar(&c.DebugSocket, "debug-socket", c.DebugSocket, "Unix socket for profiles; empty for none")
 	f.StringVar(&c.file, "config", c.file, "file with these settings, as YAML")
@@ -224,6 +227,8 @@ func (c config) Validate() error {
 		return fmt.Errorf("backup-every: %s: must be 1s or more", c.BackupEvery.std())
 	case c.BackupKeep < 1:
 		return fmt.Errorf("backup-keep: %d: must be 1 or more", c.BackupKeep)
+	case c.Log != raftstore.LogWherry && c.Log != raftstore.LogBolt:
+		return fmt.Errorf("log: %q: must be %s or %s", c.Log, raftstore.LogWherry, raftstore.LogBolt)
 	case c.CacheMiB < 0:
 		return fmt.Errorf("cache-mib: %d: must not be negative", c.CacheMiB)
 	}

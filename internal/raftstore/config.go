@@ -75,7 +75,8 @@ type DiskNews struct {
 type Timeouts struct {
 	// Heartbeat is how long a follower waits for its leader, Election how long
 	// a candidate waits for votes, Lease how long a leader leads without a
-	// quorum: 400 ms, 400 ms, 300 ms.
+	// quorum: 450 ms, 450 ms, 400 ms. A leader whose connections are gone is
+	// given up after Lease already.
 	Heartbeat, Election, Lease time.Duration
 	// Request bounds a read or write whose caller has no earlier deadline: 10 s.
 	Request time.Duration
@@ -97,9 +98,9 @@ type Limits struct {
 }
 
 func (c Config) withDefaults() Config {
-	set(&c.Timeouts.Heartbeat, 400*time.Millisecond)
-	set(&c.Timeouts.Election, 400*time.Millisecond)
-	set(&c.Timeouts.Lease, min(c.Timeouts.Heartbeat, 300*time.Millisecond))
+	set(&c.Timeouts.Heartbeat, 450*time.Millisecond)
+	set(&c.Timeouts.Election, max(c.Timeouts.Heartbeat, 450*time.Millisecond))
+	set(&c.Timeouts.Lease, c.Timeouts.Heartbeat*8/9)
 	set(&c.Timeouts.Request, 10*time.Second)
 	set(&c.Log, LogWherry)
 	if c.FS == nil {

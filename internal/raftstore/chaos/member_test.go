@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/raftstore"
 	"github.com/wherry-project/wherry/internal/store"
 	"github.com/wherry-project/wherry/internal/store/storetest"
@@ -60,6 +61,7 @@ func runMember(text string) int {
 }
 
 func serveMember(set memberSettings) error {
+	_ = daemon.Nice(-10) // as controld does, where it may
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	m := &Member{disk: &faultyDisk{}, cables: &cables{cut: map[string]bool{}, conns: map[*cable]bool{}}, watches: map[string]*watching{}}
 	raftDoor, err := net.Listen("tcp", set.Address)
