@@ -105,7 +105,7 @@ func same(before, after *store.Snapshot) (opened int, err error) {
 		}
 		for was := range before.Scan(resource, "", api.Key{}) {
 			is, ok := raw.Get(was.Key)
-			if !ok || is.Revision != was.Revision || is.UID != was.UID || !bytes.Equal(is.Bytes, was.Bytes) {
+			if !ok || is.Revision != was.Revision || is.UID != was.UID || !bytes.Equal(is.Full(), was.Full()) {
 				return 0, fmt.Errorf("%s is not what it was", was.Key)
 			}
 			if !seal.Is(is.Bytes) {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"container/list"
 	"fmt"
 	"sync"
@@ -29,12 +28,12 @@ type cacheKey struct {
 
 type cacheEntry struct {
 	key cacheKey
-	// bytes are what obj was decoded from. One key and revision may stand for
+	// record is what obj was decoded from. One key and revision may stand for
 	// two contents: a watcher whose selection an object leaves is given the
 	// former state under the new revision.
-	bytes []byte
-	obj   Object
-	// cost is about what obj takes with its place here; the bytes are the
+	record *Record
+	obj    Object
+	// cost is about what obj takes with its place here; the record is the
 	// store's.
 	cost int
 }
@@ -53,7 +52,7 @@ func (c *Codec) Kinds() *Kinds { return c.kinds }
 func (c *Codec) Decode(r *Record) (Object, error) {
 	ck := cacheKey{r.Key, r.Revision}
 	if r.Revision != 0 {
-		if obj := c.cached(ck, r.Bytes); obj != nil {
+		if obj := c.cached(ck, r); obj != nil {
 			return obj, nil
 		}
 	}
@@ -65,7 +64,7 @@ func (c *Codec) Decode(r *Record) (Object, error) {
 		return nil, apierr.Unavailable("%s is sealed, and this controld has not been given the key yet; ask another", r.Key)
 	}
 	obj := k.New()
-	if err := obj.Unmarshal(r.Bytes); err != nil {
+	if err := obj.Unmarshal(r.Full()); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", r.Key, err)
 	}
 	obj.GetObjectKind().SetGroupVersionKind(k.GVK())
@@ -77,12 +76,12 @@ func (c *Codec) Decode(r *Record) (Object, error) {
 		// A Quantity writes its text into itself when it is first asked for it,
 		// which Size does: it must not happen when the object is shared.
 		_ = obj.Size()
-		c.keep(&cacheEntry{ck, r.Bytes, obj, k.size + 512 + 5*len(r.Bytes)})
+		c.keep(&cacheEntry{ck, r, obj, k.size + 512 + 5*r.Len()})
 	}
 	return obj, nil
 }
 
-func (c *Codec) cached(ck cacheKey, msg []byte) Object {
+func (c *Codec) cached(ck cacheKey, r *Record) Object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.byKey[ck]
@@ -90,7 +89,7 @@ func (c *Codec) cached(ck cacheKey, msg []byte) Object {
 		return nil
 	}
 	entry := e.Value.(*cacheEntry)
-	if !bytes.Equal(entry.bytes, msg) { // at once where they are the same bytes
+	if !entry.record.same(r) { // at once where they are the same bytes
 		return nil
 	}
 	c.order.MoveToFront(e)

@@ -15,8 +15,10 @@ type Record struct {
 	// that wrote it. The store sets it.
 	Revision uint64
 	// Bytes are the object's Kubernetes protobuf message, without envelope
-	// and without resourceVersion.
-	Bytes []byte
+	// and without resourceVersion. Of a record in a store they may be what is
+	// not shared with others: Full has all.
+	Bytes  []byte
+	pieces []piece
 	// Index is what can be asked without decoding Bytes.
 	Index Index
 }
@@ -40,7 +42,9 @@ func (r *Record) ResourceVersion() string { return strconv.FormatUint(r.Revision
 // merges the appended metadata into the message's own (field 1 of every kind
 // is ObjectMeta, field 6 of that is resourceVersion). Without a revision it has
 // none, as objects that are not stored.
-func (r *Record) Message() []byte { return AppendRevision(r.Bytes, r.Revision) }
+func (r *Record) Message() []byte {
+	return appendRevision(r.AppendTo(make([]byte, 0, r.Len()+revisionRoom)), r.Revision)
+}
 
 // AppendRevision returns a copy of message with metadata.resourceVersion set,
 // unless the revision is 0.
@@ -48,9 +52,14 @@ func AppendRevision(message []byte, revision uint64) []byte {
 	if revision == 0 {
 		return bytes.Clone(message)
 	}
+	return appendRevision(append(make([]byte, 0, len(message)+revisionRoom), message...), revision)
+}
+
+// revisionRoom is what a resourceVersion takes at most.
+const revisionRoom = 26
+
+func appendRevision(out []byte, revision uint64) []byte {
 	rv := strconv.FormatUint(revision, 10)
-	out := make([]byte, 0, len(message)+len(rv)+6)
-	out = append(out, message...)
 	out = protowire.AppendTag(out, 1, protowire.BytesType)
 	out = protowire.AppendVarint(out, uint64(2+len(rv)))
 	out = protowire.AppendTag(out, 6, protowire.BytesType)

@@ -139,7 +139,7 @@ func putEvent(snap *store.Snapshot, r *api.Record) (*store.Change, error) {
 		return &store.Change{Op: store.Put, If: store.Cond{Absent: true}, Key: r.Key, Record: r}, nil
 	case was.UID != r.UID:
 		return nil, apierr.AlreadyExists("events", r.Name)
-	case bytes.Equal(was.Bytes, r.Bytes):
+	case bytes.Equal(was.Full(), r.Full()):
 		return nil, nil
 	}
 	return &store.Change{Op: store.Put, If: store.Cond{UID: r.UID}, Key: r.Key, Record: r}, nil

@@ -163,7 +163,7 @@ func page(k *api.Kind, sel matcher, snap *store.Snapshot, after api.Key, limit i
 	size := 0
 	for r := range sel.scan(k, snap, after) {
 		seen := int64(len(p.Records))
-		size += len(r.Bytes) + recordOverhead
+		size += r.Len() + recordOverhead
 		if limit > 0 && seen == limit || maxBytes > 0 && seen > 0 && size > maxBytes {
 			p.Continue = tokenAfter(p.Revision, p.Records[seen-1]).encode()
 			if sel.everything() {

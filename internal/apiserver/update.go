@@ -228,7 +228,7 @@ func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *a
 	if err != nil {
 		return api.Value{}, false, err
 	}
-	if bytes.Equal(next.Bytes, r.Bytes) && len(changes) == 0 {
+	if bytes.Equal(next.Full(), r.Full()) && len(changes) == 0 {
 		return api.Value{Record: r}, false, nil
 	}
 	if o.DryRun { // nothing is written: the revision stays

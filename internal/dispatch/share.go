@@ -167,6 +167,11 @@ func references(p *corev1.Pod) []api.Key {
 	return slices.DeleteFunc(keys, func(k api.Key) bool { return k.Resource != "configmaps" && k.Resource != "secrets" })
 }
 
+func containers(p *corev1.Pod) []corev1.Container {
+	all := append([]corev1.Container{}, p.Spec.InitContainers...)
+	return append(all, p.Spec.Containers...)
+}
+
 // maxDelta ends one message of a delta; the next one follows.
 const maxDelta = 1 << 20
 
@@ -184,7 +189,7 @@ func (h *share) messages(revision uint64, full bool, d diff) []*wherryv1.Delta {
 			size = 0
 		}
 		cur.Put = append(cur.Put, &wherryv1.NodeObject{Object: h.wrap(r)})
-		size += len(r.Bytes) + 128
+		size += r.Len() + 128
 	}
 	for _, r := range d.remove {
 		cur.Remove = append(cur.Remove, &wherryv1.ObjectName{Resource: r.Resource, Namespace: r.Namespace, Name: r.Name, Uid: r.UID})

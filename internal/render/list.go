@@ -134,13 +134,13 @@ func protoList(w io.Writer, f Form, p *api.Page) error {
 	}
 	size := len(head) + 16
 	for _, rec := range p.Records {
-		size += len(rec.Bytes) + 40
+		size += rec.Len() + 40
 	}
 	out := make([]byte, 0, size)
 	out = protowire.AppendTag(out, 1, protowire.BytesType)
 	out = protowire.AppendBytes(out, head)
 	for _, rec := range p.Records {
-		msg := rec.Bytes
+		msg := rec.Full()
 		if f.As == PartialList {
 			if msg, err = metadata(rec); err != nil {
 				return err

@@ -28,7 +28,7 @@ func partial(f Form, rec *api.Record) (*metav1.PartialObjectMetadata, error) {
 // field 1 of every kind and of PartialObjectMetadata.
 func metadata(rec *api.Record) ([]byte, error) {
 	var out []byte
-	for b := rec.Bytes; len(b) > 0; {
+	for b := rec.Full(); len(b) > 0; {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
 			return nil, fmt.Errorf("read %s: %w", rec.Key, protowire.ParseError(n))

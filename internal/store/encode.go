@@ -31,7 +31,7 @@ func (c Command) Encode(l Limits) ([]byte, error) {
 	size := 0
 	for _, change := range c.Changes {
 		if size += 64; change.Record != nil {
-			size += len(change.Record.Bytes) + 256
+			size += change.Record.Len() + 256
 		}
 	}
 	if size > 2*limit {
@@ -100,8 +100,8 @@ func appendRecord(b []byte, r *api.Record) []byte {
 		}
 		return b
 	})
-	b = binary.AppendUvarint(b, uint64(len(r.Bytes)))
-	return append(b, r.Bytes...)
+	b = binary.AppendUvarint(b, uint64(r.Len()))
+	return r.AppendTo(b)
 }
 
 // appendBlock writes what f appends behind its length, so that a reader can
@@ -194,7 +194,7 @@ func (d *decoder) record() *api.Record {
 	r.Index.Labels = d.stringMap()
 	r.Index.Fields = d.stringMap()
 	r.Index.Owners = d.words.list(d.bytes(), d)
-	r.Bytes = slices.Clone(d.bytes())
+	r.SetBytes(d.bytes())
 	return r
 }
 

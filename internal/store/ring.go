@@ -24,7 +24,7 @@ func costOf(e Event) int {
 	if e.Old == nil {
 		return eventBytes
 	}
-	return eventBytes + 256 + len(e.Old.Bytes)
+	return eventBytes + 256 + e.Old.Len()
 }
 
 func (r *ring) at(number uint64) *Event {

@@ -29,7 +29,7 @@ func (c Command) Sealed(s Sealer) (Command, error) {
 		if change.Op != Put || change.Record == nil || seal.Is(change.Record.Bytes) {
 			continue
 		}
-		b, err := s.Seal(change.Record)
+		b, err := s.Seal(change.Record.Whole())
 		if err != nil {
 			return Command{}, err
 		}
@@ -39,7 +39,7 @@ func (c Command) Sealed(s Sealer) (Command, error) {
 		if !copied {
 			c.Changes, copied = append([]Change(nil), c.Changes...), true
 		}
-		r := *change.Record
+		r := *change.Record.Whole()
 		r.Bytes = b
 		c.Changes[i].Record = &r
 	}
