@@ -213,6 +213,16 @@ func (d *disaster) written(name string) {
 	})
 }
 
+// ahead takes the nodes far beyond the backup, to revisions that the restored
+// cluster has never heard of.
+func (d *disaster) ahead() {
+	d.Helper()
+	for i := range 400 {
+		d.written(fmt.Sprint("after-the-backup-", i))
+	}
+	d.on(testbed.Client, "", "wherry", "create", "service", "clusterip", "later", "--tcp=80")
+}
+
 // backedUp waits until a scheduled backup was made and restored on trial.
 func (d *disaster) backedUp() {
 	d.Helper()
@@ -279,7 +289,7 @@ func TestDisaster(t *testing.T) {
 	if strings.Contains(string(b), "hidden-word-of-the-pods") {
 		t.Error("the secret is in the backup")
 	}
-	d.written("after-the-backup")
+	d.ahead()
 	d.lose(controls...)
 	if err := d.bed.WriteFile("c1", "/etc/wherry/backup", b, 0o600); err != nil {
 		t.Fatal(err)
