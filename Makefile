@@ -22,7 +22,7 @@ PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-sta
 
 step = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help build demo test test-unit test-e2e test-chaos bench-failover soak bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
+.PHONY: help build demo test test-unit test-e2e test-chaos test-crash bench-failover bench-store bench-idle soak bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,17 @@ test-chaos: ## 200 rounds of faults under checked clients; ROUNDS= SEED=
 	@scripts/wallclock.sh .cache/wallclock
 	@WHERRY_CHAOS_ROUNDS=$${ROUNDS:-200} WHERRY_CHAOS_SEED=$${SEED:-} $(GO) test -count=1 -v -timeout 60m -tags wallclock \
 		-overlay .cache/wallclock/overlay.json ./internal/raftstore/chaos
+
+test-crash: ## 1000 power cuts under the log and under a replica; CUTS= CRASH_SEED=
+	$(call step,power cuts)
+	@$(GO) test -count=1 -v -timeout 30m -run TestCrash ./internal/raftlog -cuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
+	@$(GO) test -count=1 -v -timeout 60m -run TestCrash ./internal/raftstore -cuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
+
+bench-store: deps-bench build ## the store beside etcd: speed, memory, disk, start, fail-over; BENCH="-what … -sizes … -clients … -members …"
+	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . -only store,objects,failover $(BENCH)
+
+bench-idle: deps-bench build ## what an idle cluster of 3 controls and 2 nodes with 30 pods writes, scaled to a day; BENCH="-idle-for …"
+	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . -only idle $(BENCH)
 
 bench-failover: ## the leader killed, to the next write; ROUNDS=
 	$(call step,leader killed → next write)

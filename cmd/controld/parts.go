@@ -30,6 +30,7 @@ func (d *controld) parts() []daemon.Part {
 		daemon.Ready("member.json", d.remember),
 		daemon.Ready("data key", d.keepKey),
 		daemon.Ready("relay of heartbeats", d.relay),
+		daemon.Ready("events of the disk", d.tellDisk),
 		daemon.WhileLeading("controllers", d.log, d.leading, d.leaderParts),
 	}
 	if d.cfg.DebugSocket != "" {
