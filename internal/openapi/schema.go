@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -191,10 +192,24 @@ func (s *shaper) plain(n node, p plain) {
 }
 
 func docsOf(t reflect.Type) map[string]string {
+	texts := map[string]string(nil)
 	if d, ok := reflect.New(t).Interface().(documented); ok {
-		return d.SwaggerDoc()
+		texts = d.SwaggerDoc()
 	}
-	return otherDocs(t)
+	own := ownTexts(metaName(t))
+	if len(own) == 0 {
+		return texts
+	}
+	out := maps.Clone(texts)
+	if out == nil {
+		return own
+	}
+	for name, text := range own {
+		if out[name] == "" {
+			out[name] = text
+		}
+	}
+	return out
 }
 
 // fields adds the properties of a struct; those of embedded structs are its
