@@ -4,13 +4,16 @@
 package discovery
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
+	"slices"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/kinds"
 )
 
 // Documents gives discovery documents. They are made when asked for and belong
@@ -30,11 +33,22 @@ type version struct {
 	kinds []*api.Kind
 }
 
-// New sorts the kinds into groups, in the table's order.
-func New(kinds *api.Kinds) *Documents {
+// New sorts the kinds: groups and versions by their weight, resources by name.
+func New(all *api.Kinds) *Documents {
 	d := &Documents{}
-	for _, k := range kinds.All() {
+	for _, k := range all.All() {
 		d.add(k)
+	}
+	slices.SortFunc(d.groups, func(a, b group) int {
+		return cmp.Or(cmp.Compare(kinds.Priority(b.name), kinds.Priority(a.name)), cmp.Compare(a.name, b.name))
+	})
+	for _, g := range d.groups {
+		slices.SortFunc(g.versions, func(a, b version) int {
+			return cmp.Compare(kinds.VersionPriority(g.name, b.name), kinds.VersionPriority(g.name, a.name))
+		})
+		for _, v := range g.versions {
+			slices.SortFunc(v.kinds, func(a, b *api.Kind) int { return cmp.Compare(a.Resource, b.Resource) })
+		}
 	}
 	return d
 }
@@ -137,7 +151,7 @@ func resources(k *api.Kind) []metav1.APIResource {
 		Name: k.Resource, SingularName: k.Singular, Namespaced: k.Namespaced, Kind: k.Kind,
 		Verbs: k.Verbs, ShortNames: k.ShortNames, Categories: k.Categories, StorageVersionHash: storageHash(k),
 	}}
-	for _, s := range k.Subresources {
+	for _, s := range subresources(k) {
 		r := metav1.APIResource{Name: k.Resource + "/" + s.Name, Namespaced: k.Namespaced, Verbs: s.Verbs, Kind: k.Kind}
 		if s.Kind != "" {
 			r.Group, r.Version, r.Kind = s.Group, s.Version, s.Kind
@@ -147,8 +161,14 @@ func resources(k *api.Kind) []metav1.APIResource {
 	return out
 }
 
+// subresources are those of a kind by name.
+func subresources(k *api.Kind) []api.Subresource {
+	return slices.SortedFunc(slices.Values(k.Subresources), func(a, b api.Subresource) int { return cmp.Compare(a.Name, b.Name) })
+}
+
 // storageHash changes when the kind's stored form does.
 func storageHash(k *api.Kind) string {
+	k = k.Stored()
 	sum := sha256.Sum256([]byte(k.Group + "/" + k.Version + "/" + k.Kind))
 	return base64.StdEncoding.EncodeToString(sum[:8])
 }
@@ -183,7 +203,7 @@ func (v version) document() apidiscoveryv2.APIVersionDiscovery {
 		if k.Namespaced {
 			r.Scope = apidiscoveryv2.ScopeNamespace
 		}
-		for _, s := range k.Subresources {
+		for _, s := range subresources(k) {
 			gvk := k.Body(s)
 			r.Subresources = append(r.Subresources, apidiscoveryv2.APISubresourceDiscovery{
 				Subresource: s.Name, Verbs: s.Verbs, ResponseKind: kindOf(gvk.Group, gvk.Version, gvk.Kind),
