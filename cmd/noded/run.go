@@ -175,6 +175,9 @@ func open(ctx context.Context, c config, id *pki.KeyPair, log *slog.Logger) (p n
 	if err != nil {
 		return p, nil, fmt.Errorf("read the node's key: %w", err)
 	}
+	if p.Tokens, err = checkpoint.Open(filepath.Join(c.DataDir, "tokens"), secret); err != nil {
+		return p, undo, err
+	}
 	p.Checkpoint, err = checkpoint.Open(filepath.Join(c.DataDir, "checkpoint"), secret)
 	return p, undo, err
 }

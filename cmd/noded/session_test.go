@@ -29,6 +29,7 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/apiserver"
+	"github.com/wherry-project/wherry/internal/authn"
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/bootstrap"
 	"github.com/wherry-project/wherry/internal/checkpoint"
@@ -89,11 +90,19 @@ func newCluster(t *testing.T, members int) *cluster {
 		Services: netip.MustParsePrefix("10.96.0.0/16"), Pods: netip.MustParsePrefix("10.244.0.0/16"), NodeBits: 24,
 		FirstPort: 30000, LastPort: 32767, DNS: netip.MustParseAddr("10.96.0.10"),
 	})
-	c.api = apiserver.New(apiserver.Config{Store: c.store, Codec: codec, Alloc: ranges})
+	tokens := authn.NewAccounts(authn.AccountsConfig{State: c.store, Issuer: "https://test"})
+	c.api = apiserver.New(apiserver.Config{Store: c.store, Codec: codec, Alloc: ranges, Tokens: tokens})
 	if err := bootstrap.Write(t.Context(), c.store, bootstrap.Config{Kinds: codec.Kinds(), Alloc: ranges, DNS: netip.MustParseAddr("10.96.0.10"), APIPort: 6443, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
+	if err := tokens.KeepKeys(t.Context(), c.store); err != nil {
+		t.Fatal(err)
+	}
 	c.create(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "demo"}})
+	for _, ns := range []string{"default", "demo"} { // as the controllers do
+		c.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "default"}})
+		c.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "kube-root-ca.crt"}, Data: map[string]string{"ca.crt": "a certificate"}})
+	}
 	c.m = runtime.NewMachine(map[string]runtime.Program{
 		"serve": func(p *runtime.Proc) int {
 			fmt.Fprintln(p.Stdout, "up")
@@ -135,8 +144,26 @@ func newCluster(t *testing.T, members int) *cluster {
 			c.stop()
 		}
 		c.clear()
+		c.unmount()
 	})
 	return c
+}
+
+// unmount takes away the volumes of pods that still ran: tokens are in RAM.
+func (c *cluster) unmount() {
+	vols, err := volumes.Open(filepath.Join(c.dir, "volumes"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	left, err := vols.List()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, pod := range left {
+		if err := vols.Remove(context.Background(), pod); err != nil {
+			c.t.Error(err)
+		}
+	}
 }
 
 func freePort(t *testing.T) uint16 {
@@ -193,6 +220,9 @@ func (m *control) start() {
 	})
 	m.grpc = grpc.NewServer(grpc.StreamInterceptor(apierr.ServerStream), grpc.UnaryInterceptor(apierr.ServerUnary))
 	wherryv1.RegisterNodesServer(m.grpc, m.nodes)
+	wherryv1.RegisterResourcesServer(m.grpc, apiserver.NewService(c.api, func(context.Context) (api.User, error) {
+		return api.User{Name: authz.NodePrefix + "n1", Groups: []string{authz.Nodes}}, nil
+	}))
 	wherryv1.RegisterPodsServer(m.grpc, m.nodes.Pods())
 	wherryv1.RegisterImagesServer(m.grpc, m.nodes.Images())
 	m.done = make(chan struct{})
@@ -231,6 +261,10 @@ func (c *cluster) start() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	kept, err := checkpoint.Open(filepath.Join(c.dir, "tokens"), []byte("secret"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	rt := c.m.Open()
 	var addrs []string
 	for _, m := range c.controls {
@@ -240,7 +274,7 @@ func (c *cluster) start() {
 		Name: "n1", Version: "v1.34.0", Address: netip.MustParseAddr("192.0.2.1"), Controls: addrs[:1], DataDir: c.dir, LogDir: filepath.Join(c.dir, "logs"),
 		ResolvConf: "/dev/null", Hosts: "/dev/null", MaxPods: 110, Parallel: 4, DNSPort: c.port,
 	}, node.Parts{
-		Runtime: rt, Network: c.net, Proxy: c.proxy, Images: imgs, Volumes: vols, Checkpoint: check, Kinds: kinds.Table(),
+		Runtime: rt, Network: c.net, Proxy: c.proxy, Images: imgs, Volumes: vols, Checkpoint: check, Tokens: kept, Kinds: kinds.Table(),
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(apierr.ClientUnary), grpc.WithStreamInterceptor(apierr.ClientStream))
 		},

@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 )
 
@@ -86,22 +85,4 @@ func runtimeClass(r *Request) error {
 		return nil
 	}
 	return apierr.Forbidden("pods", pod.Name, fmt.Errorf("pod rejected: RuntimeClass %q not found", *pod.Spec.RuntimeClassName))
-}
-
-// serviceAccount refuses a pod that names an account that is not there. The
-// default one may still be on its way to a new namespace. Accounts give pods
-// nothing yet: tokens are not built.
-func serviceAccount(r *Request) error {
-	pod, ok := r.Object.(*corev1.Pod)
-	if !ok || r.Operation != Create || r.Subresource != "" {
-		return nil
-	}
-	name := pod.Spec.ServiceAccountName
-	if name == "" || name == "default" {
-		return nil
-	}
-	if _, there := r.Snapshot.Get(api.Key{Resource: "serviceaccounts", Namespace: pod.Namespace, Name: name}); !there {
-		return apierr.Forbidden("pods", pod.Name, fmt.Errorf("error looking up service account %s/%s: serviceaccount %q not found", pod.Namespace, name, name))
-	}
-	return nil
 }

@@ -3,12 +3,14 @@ package apiserver
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/wherry-project/wherry/internal/api"
@@ -116,8 +118,10 @@ func (s *Server) rulesReview(_ context.Context, u api.User, obj api.Object) (api
 	r.Status = authorizationv1.SubjectRulesReviewStatus{
 		ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{},
 	}
-	for _, rule := range rules {
-		addRule(&r.Status, rule)
+	for i, rule := range rules {
+		if !slices.ContainsFunc(rules[:i], func(before rbacv1.PolicyRule) bool { return equality.Semantic.DeepEqual(before, rule) }) {
+			addRule(&r.Status, rule)
+		}
 	}
 	if err != nil {
 		r.Status.Incomplete, r.Status.EvaluationError = true, strings.ReplaceAll(err.Error(), "\n", ", ")

@@ -435,11 +435,12 @@ func TestLeaseNeedsARevision(t *testing.T) {
 	})
 }
 
-// A replaced pod need not repeat what admission and the server have set.
+// A replaced pod need not repeat its priority and what the server has set; its
+// account is another matter, as on Kubernetes.
 func TestReplacePodByItsManifest(t *testing.T) {
 	c := local(t)
-	was := c.must(c.create("pods", "demo", `{metadata: {name: p}, spec: {priorityClassName: system-node-critical, containers: [{name: a, image: a:1}]}}`))
-	next := c.read("pods", `{metadata: {name: p, namespace: demo}, spec: {priorityClassName: system-node-critical, containers: [{name: a, image: a:2}]}}`)
+	was := c.must(c.create("pods", "demo", `{metadata: {name: p}, spec: {serviceAccountName: default, automountServiceAccountToken: false, priorityClassName: system-node-critical, containers: [{name: a, image: a:1}]}}`))
+	next := c.read("pods", `{metadata: {name: p, namespace: demo}, spec: {serviceAccountName: default, automountServiceAccountToken: false, priorityClassName: system-node-critical, containers: [{name: a, image: a:2}]}}`)
 	got := c.must(c.update("pods", next, "")).(*corev1.Pod)
 	if got.Spec.Containers[0].Image != "a:2" || got.UID != was.GetUID() || *got.Spec.Priority != 2000001000 || got.Generation != 2 {
 		t.Errorf("pod %+v", got)

@@ -20,6 +20,9 @@ func names(c *cluster, namespace string) string {
 	var out []string
 	for _, m := range list[*corev1.ConfigMap](c, "configmaps", namespace) {
 		name := m.Name
+		if name == "kube-root-ca.crt" { // it is in every namespace
+			continue
+		}
 		if m.DeletionTimestamp != nil {
 			name += "*"
 		}

@@ -84,6 +84,8 @@ type Parts struct {
 	Images     *images.Store
 	Volumes    Volumes
 	Checkpoint *checkpoint.Store
+	// Tokens keeps the pods' tokens; nil keeps them in memory only.
+	Tokens *checkpoint.Store
 	// Kinds name objects in Events.
 	Kinds *api.Kinds
 	// Cgroups and Machine measure what containers and the machine use.
@@ -110,6 +112,7 @@ type Node struct {
 	events *events.Recorder
 	shared *podworker.Node
 	dns    *dns.Server
+	tokens *tokens
 	// sampler has what the machine and containers use.
 	sampler stats.Sampler
 
@@ -162,10 +165,12 @@ func New(cfg Config, parts Parts) *Node {
 		Node: cfg.Name, BootID: bootID(), Controls: cfg.Controls, Dial: parts.Dial, Describe: n.describe, Handler: n, Log: parts.Log,
 	})
 	n.events = events.New(n.link, parts.Kinds, "kubelet", cfg.Name, parts.Log)
+	n.tokens = newTokens(n.link.RequestToken, parts.Tokens)
 	n.shared = &podworker.Node{
 		Name: cfg.Name, Addresses: []netip.Addr{cfg.Address}, Dir: filepath.Join(cfg.DataDir, "pods"), LogDir: cfg.LogDir,
 		Runtime: parts.Runtime, Network: parts.Network, Images: parts.Images, Volumes: parts.Volumes,
 		Slots: make(chan struct{}, max(cfg.Parallel, 1)), Report: n.report, Pending: n.pending, Fits: n.fits, Cluster: clusterFacts{n}, Log: parts.Log,
+		Token: n.tokens.get,
 		Event: func(p *corev1.Pod, kind, reason, message string) { n.events.Event(p, kind, reason, message) },
 	}
 	return n
@@ -195,6 +200,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	n.group.Go(func() { n.keepCheckpoint(ctx) })
 	n.group.Go(func() { n.keepStatus(ctx) })
 	n.group.Go(func() { n.keepClean(ctx) })
+	n.group.Go(func() { n.keepTokens(ctx) })
 	if n.parts.Cgroups != nil {
 		n.group.Go(func() { n.keepMeasuring(ctx) })
 	}
@@ -222,6 +228,9 @@ func (n *Node) recover(ctx context.Context) error {
 	}
 	for i := range list {
 		n.found[list[i].ID] = &list[i]
+	}
+	if err := n.tokens.load(); err != nil {
+		n.log.Warn("pods get new tokens", "err", err)
 	}
 	u, err := n.load()
 	if errors.Is(err, checkpoint.ErrFormat) {

@@ -1,9 +1,11 @@
 package podworker
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/wherry-project/wherry/internal/runtime"
+	"github.com/wherry-project/wherry/internal/volumes"
 )
 
 func TestExpand(t *testing.T) {
@@ -267,16 +270,66 @@ func TestVolumeTranslation(t *testing.T) {
 			{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: ref}}, {Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}}},
 			{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "c", ResourceFieldRef: &corev1.ResourceFieldSelector{ContainerName: "a", Resource: "limits.cpu"}}}}},
 		}}}, ""},
-		{"projected token", corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}}}}, "is not built; configMap, secret and downwardAPI are"},
+		{"projected token", corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{}}}}}, "this node has no way to get tokens"},
+		{"projected of an unknown kind", corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{ClusterTrustBundle: &corev1.ClusterTrustBundleProjection{}}}}}, "is not built; configMap, secret, downwardAPI and serviceAccountToken are"},
 		{"claim", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}}, "is not built; emptyDir, hostPath"},
 	}
 	w, cl := lone(t, podOf(corev1.RestartPolicyAlways, con("a")))
 	cl.maps["demo/cm"] = &corev1.ConfigMap{Data: map[string]string{"k": "v"}, BinaryData: map[string][]byte{"b": {0}}}
 	cl.secrets["demo/s"] = &corev1.Secret{Data: map[string][]byte{"k": []byte("hush")}}
 	for _, tt := range tests {
-		v, err := w.volume(&corev1.Volume{Name: "v", VolumeSource: tt.src})
+		v, err := w.volume(t.Context(), &corev1.Volume{Name: "v", VolumeSource: tt.src})
 		if tt.fail == "" && (err != nil || v.Empty == nil && v.Host == nil && v.Files == nil) || tt.fail != "" && (err == nil || !strings.Contains(err.Error(), tt.fail)) {
 			t.Errorf("%s: %+v, %v; want %q", tt.name, v, err, tt.fail)
+		}
+	}
+}
+
+// TestTokenFile: a token is for whom the pod's programs run as.
+func TestTokenFile(t *testing.T) {
+	user, other, group := int64(1000), int64(1001), int64(2000)
+	as := func(u *int64) corev1.Container {
+		c := con("a")
+		if u != nil {
+			c.SecurityContext = &corev1.SecurityContext{RunAsUser: u}
+		}
+		return c
+	}
+	b := as(&other)
+	b.Name = "b"
+	same := as(&user)
+	same.Name = "b"
+	for name, tt := range map[string]struct {
+		pod  *corev1.PodSecurityContext
+		list []corev1.Container
+		want func(f *volumes.Files)
+	}{
+		"nobody said":    {nil, []corev1.Container{as(nil)}, func(f *volumes.Files) { f.Add("token", []byte("T"), 0o444) }},
+		"one user":       {nil, []corev1.Container{as(&user), same}, func(f *volumes.Files) { f.AddOwned("token", []byte("T"), 0o600, user) }},
+		"the pod's user": {&corev1.PodSecurityContext{RunAsUser: &user, FSGroup: &group}, []corev1.Container{as(nil)}, func(f *volumes.Files) { f.AddOwned("token", []byte("T"), 0o600, user) }},
+		"two users":      {nil, []corev1.Container{as(&user), b}, func(f *volumes.Files) { f.Add("token", []byte("T"), 0o444) }},
+		"a group":        {&corev1.PodSecurityContext{FSGroup: &group}, []corev1.Container{as(nil)}, func(f *volumes.Files) { f.Add("token", []byte("T"), 0o600) }},
+	} {
+		pod := podOf(corev1.RestartPolicyAlways, tt.list...)
+		pod.Spec.SecurityContext = tt.pod
+		w, _ := lone(t, pod)
+		w.node.Token = func(_ context.Context, p *corev1.Pod, src *corev1.ServiceAccountTokenProjection) (string, error) {
+			if p.UID != pod.UID || src.Audience != "vault" {
+				t.Errorf("%s: asked for %s, %v", name, p.UID, src)
+			}
+			return "T", nil
+		}
+		mode := int32(0o444)
+		v, err := w.volume(t.Context(), &corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			DefaultMode: &mode, Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "token", Audience: "vault"}}},
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &volumes.Files{Memory: true}
+		tt.want(want)
+		if !reflect.DeepEqual(v.Files, want) {
+			t.Errorf("%s: %+v, want %+v", name, v.Files, want)
 		}
 	}
 }

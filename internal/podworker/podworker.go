@@ -61,6 +61,9 @@ type Node struct {
 	Fits func(pod *corev1.Pod) (reason, message string)
 	// Event records something about a pod.
 	Event func(pod *corev1.Pod, eventType, reason, message string)
+	// Token gives a token of the pod's service account, the same one until it is
+	// time for another. Nil says that there are none.
+	Token func(ctx context.Context, pod *corev1.Pod, want *corev1.ServiceAccountTokenProjection) (string, error)
 	// Cluster gives what the pod is told of the cluster.
 	Cluster Cluster
 	Log     *slog.Logger

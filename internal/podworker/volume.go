@@ -33,7 +33,7 @@ func (w *Worker) makeVolumes(ctx context.Context) error {
 	}
 	for i := range w.pod.Spec.Volumes {
 		name := w.pod.Spec.Volumes[i].Name
-		v, err := w.volume(&w.pod.Spec.Volumes[i])
+		v, err := w.volume(ctx, &w.pod.Spec.Volumes[i])
 		if err != nil {
 			return fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", name, err) //nolint:staticcheck // the event's text
 		}
@@ -51,7 +51,7 @@ func (w *Worker) makeVolumes(ctx context.Context) error {
 }
 
 // volume translates one volume. Kinds that are not built are refused by name.
-func (w *Worker) volume(v *corev1.Volume) (volumes.Volume, error) {
+func (w *Worker) volume(ctx context.Context, v *corev1.Volume) (volumes.Volume, error) {
 	out := volumes.Volume{Name: v.Name}
 	var err error
 	switch {
@@ -81,7 +81,7 @@ func (w *Worker) volume(v *corev1.Volume) (volumes.Volume, error) {
 		err = w.downwardFiles(f, v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
 		out.Files = f
 	case v.Projected != nil:
-		out.Files, err = w.projected(v.Projected)
+		out.Files, err = w.projected(ctx, v.Projected)
 	default:
 		return out, fmt.Errorf("a volume of this kind is not built; emptyDir, hostPath, configMap, secret, downwardAPI and projected are")
 	}
@@ -157,7 +157,7 @@ func (w *Worker) downwardFiles(f *volumes.Files, items []corev1.DownwardAPIVolum
 	return nil
 }
 
-func (w *Worker) projected(p *corev1.ProjectedVolumeSource) (*volumes.Files, error) {
+func (w *Worker) projected(ctx context.Context, p *corev1.ProjectedVolumeSource) (*volumes.Files, error) {
 	f := &volumes.Files{Memory: true}
 	for _, s := range p.Sources {
 		var err error
@@ -168,14 +168,62 @@ func (w *Worker) projected(p *corev1.ProjectedVolumeSource) (*volumes.Files, err
 			err = w.secretFiles(f, s.Secret.Name, s.Secret.Items, p.DefaultMode, s.Secret.Optional)
 		case s.DownwardAPI != nil:
 			err = w.downwardFiles(f, s.DownwardAPI.Items, p.DefaultMode)
+		case s.ServiceAccountToken != nil:
+			err = w.tokenFile(ctx, f, s.ServiceAccountToken, p.DefaultMode)
 		default:
-			err = fmt.Errorf("a projected source of this kind is not built; configMap, secret and downwardAPI are")
+			err = fmt.Errorf("a projected source of this kind is not built; configMap, secret, downwardAPI and serviceAccountToken are")
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	return f, nil
+}
+
+// tokenFile adds a token of the pod's service account. Where the pod's programs
+// run as one user it is that user's alone, and where the volume has a group that
+// group's too.
+func (w *Worker) tokenFile(ctx context.Context, f *volumes.Files, t *corev1.ServiceAccountTokenProjection, all *int32) error {
+	if w.node.Token == nil {
+		return fmt.Errorf("this node has no way to get tokens")
+	}
+	token, err := w.node.Token(ctx, w.pod, t)
+	if err != nil {
+		return fmt.Errorf("fetch the token of service account %q: %w", w.pod.Spec.ServiceAccountName, err)
+	}
+	user, one := onlyUser(w.pod)
+	sc := w.pod.Spec.SecurityContext
+	switch {
+	case one:
+		f.AddOwned(t.Path, []byte(token), 0o600, user)
+	case sc != nil && sc.FSGroup != nil:
+		f.Add(t.Path, []byte(token), 0o600)
+	default:
+		f.Add(t.Path, []byte(token), mode(nil, all))
+	}
+	return nil
+}
+
+// onlyUser is the user that all containers of a pod run as, if it says one.
+func onlyUser(p *corev1.Pod) (int64, bool) {
+	var user *int64
+	for _, c := range everyContainer(p) {
+		own := (*int64)(nil)
+		if sc := p.Spec.SecurityContext; sc != nil {
+			own = sc.RunAsUser
+		}
+		if sc := c.SecurityContext; sc != nil && sc.RunAsUser != nil {
+			own = sc.RunAsUser
+		}
+		if own == nil || user != nil && *user != *own {
+			return 0, false
+		}
+		user = own
+	}
+	if user == nil {
+		return 0, false
+	}
+	return *user, true
 }
 
 // wholeNode is what a container without a limit may use.

@@ -28,6 +28,7 @@ type Files struct {
 type file struct {
 	data []byte
 	mode os.FileMode
+	user *int64
 }
 
 // Add adds a file at a relative path; the last one of a path counts.
@@ -35,7 +36,15 @@ func (f *Files) Add(path string, data []byte, mode uint32) {
 	if f.files == nil {
 		f.files = map[string]file{}
 	}
-	f.files[path] = file{data, os.FileMode(mode) & os.ModePerm}
+	f.files[path] = file{data: data, mode: os.FileMode(mode) & os.ModePerm}
+}
+
+// AddOwned is Add for a file that belongs to a user.
+func (f *Files) AddOwned(path string, data []byte, mode uint32, user int64) {
+	f.Add(path, data, mode)
+	one := f.files[path]
+	one.user = &user
+	f.files[path] = one
 }
 
 // write makes dir show the files. What is there already and the same is left.
@@ -108,6 +117,11 @@ func (f *Files) fill(dir string, group *int64) error {
 			return err
 		}
 		mode := one.mode
+		if one.user != nil {
+			if err := os.Chown(full, int(*one.user), -1); err != nil {
+				return err
+			}
+		}
 		if group != nil {
 			mode |= 0o440
 			if err := os.Chown(full, -1, int(*group)); err != nil {

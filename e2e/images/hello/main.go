@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +29,7 @@ const usage = `usage: hello COMMAND
   serve [PORT]             answer HTTP on PORT (8080): who serves, and what $PAGE says;
                            on SIGTERM go on for $LINGER (0s)
   fetch URL [TIMEOUT]      print what URL answers; try until TIMEOUT (5s) is over
+  api PATH                 print what the cluster's API answers, asked with the pod's token
   ask URL                  print what URL answers, ten times a second, until SIGTERM
   load URL DURATION        ask URL by 4 at once, each time anew, until DURATION is
                            over or SIGTERM comes; print "N answers, M failures"
@@ -58,6 +61,8 @@ func run(ctx context.Context, args []string) int {
 		err = serve(ctx, arg(1, "8080"), os.Stdout)
 	case "fetch":
 		err = fetch(ctx, arg(1, ""), arg(2, "5s"))
+	case "api":
+		err = askAPI(ctx, arg(1, "/version"))
 	case "ask":
 		ask(ctx, arg(1, ""))
 	case "load":
@@ -168,10 +173,41 @@ func fetch(ctx context.Context, url, timeout string) error {
 }
 
 func fetchOnce(ctx context.Context, url string) ([]byte, error) {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 3 * time.Second}
+	return get(ctx, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 3 * time.Second}, url, "")
+}
+
+// askAPI does what every program in a cluster does: it finds the API by its
+// name, believes the CA that is mounted, and shows the pod's token.
+func askAPI(ctx context.Context, path string) error {
+	const mounted = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	token, err := os.ReadFile(mounted + "token")
+	if err != nil {
+		return err
+	}
+	ca, err := os.ReadFile(mounted + "ca.crt")
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return errors.New("ca.crt holds no certificate")
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: 10 * time.Second}
+	body, err := get(ctx, client, "https://kubernetes.default.svc"+path, string(token))
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(body)
+	return err
+}
+
+func get(ctx context.Context, client *http.Client, url, token string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
