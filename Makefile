@@ -22,7 +22,7 @@ PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-sta
 
 step = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help build demo test test-unit test-e2e test-chaos test-crash bench-failover bench-store bench-idle soak bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
+.PHONY: help build demo fuzz test test-unit test-e2e test-chaos test-crash bench-failover bench-store bench-idle soak bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,6 +101,10 @@ bench: deps-bench build ## the figures of docs/performance.md, each beside its f
 
 bench-write: ## make bench, and its figures into docs/performance.md
 	@$(MAKE) bench BENCH="-write $(CURDIR)/docs/performance.md $(BENCH)"
+
+FUZZTIME ?= 10s
+fuzz: ## each fuzz target in turn, FUZZTIME=10s each; FUZZ=PATTERN takes some
+	@scripts/fuzz.sh $(FUZZTIME) $(FUZZ)
 
 generate: tools ## Go code and descriptor set from proto/
 	@scripts/generate.sh $(TOOLS)
