@@ -199,7 +199,7 @@ func TestLeaderCutOff(t *testing.T) {
 // TestReadNeedsAMajority asks a leader that has just been cut off and has not
 // noticed: it must not answer, since others might lead already.
 func TestReadNeedsAMajority(t *testing.T) {
-	c := newClusterWith(t, 3, Limits{}, Timeouts{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Lease: 2 * time.Second})
+	c := newClusterWith(t, 3, Limits{}, Timeouts{Heartbeat: time.Second, Election: time.Second, Lease: time.Second})
 	leader := c.leader()
 	c.set(leader, "a", "1")
 	c.net.set(leader.id, true)
@@ -380,12 +380,12 @@ func TestMembership(t *testing.T) {
 // TestCloseHandsOver stops the leader in an orderly way: somebody else leads at
 // once, without an election timeout.
 func TestCloseHandsOver(t *testing.T) {
-	c := newClusterWith(t, 3, Limits{}, Timeouts{Heartbeat: 3 * time.Second, Election: 3 * time.Second, Lease: 2 * time.Second})
+	c := newClusterWith(t, 3, Limits{}, Timeouts{Heartbeat: 2 * time.Second, Election: 2 * time.Second, Lease: time.Second})
 	old := c.leader()
 	began := time.Now()
 	c.stop(old, false)
 	c.set(c.leader(), "a", "1")
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 1800*time.Millisecond { // less than a time-out
 		t.Errorf("the next write took %v", took)
 	}
 }
@@ -459,40 +459,5 @@ func TestFollowersApplyAtOnce(t *testing.T) {
 	t.Logf("followers applied after p50 %v, p90 %v", took[30], took[54])
 	if took[30] > 20*time.Millisecond { // 5 ms on a quiet machine
 		t.Errorf("followers applied %v after the leader (p50)", took[30])
-	}
-}
-
-// TestFailover measures the time from the death of a leader to the next write,
-// with the timeouts that are the default.
-func TestFailover(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
-	c := newClusterWith(t, 3, Limits{}, Timeouts{})
-	var took []time.Duration
-	for i := range 5 {
-		old := c.leader()
-		other := c.followers()[i%2]
-		c.set(other, "a", "x")
-		c.net.set(old.id, true) // gone from one moment to the next
-		began := time.Now()
-		snap, err := other.Snapshot(t.Context(), store.At{Level: store.Any})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, revision := storetest.Value(snap, storetest.Key("a"))
-		// A write at a revision survives the change of the leader.
-		if _, err := other.Commit(c.ctx(), storetest.Set(storetest.Key("a"), strconv.Itoa(i), store.Cond{Revision: revision})); err != nil {
-			t.Fatal(err)
-		}
-		took = append(took, time.Since(began))
-		c.stop(old, true)
-		c.restart(old)
-		c.get(c.leader(), "a")
-	}
-	slices.Sort(took)
-	t.Logf("next write after %v", took)
-	if took[2] > 2*time.Second {
-		t.Errorf("p50 is %v", took[2])
 	}
 }

@@ -20,7 +20,7 @@ import (
 func faultyCluster(t *testing.T, size int) (*cluster, map[string]*diskfault.Faulty) {
 	var mu sync.Mutex
 	disks := map[string]*diskfault.Faulty{}
-	c := newClusterOn(t, size, Limits{}, quick, "", func(id string) raftlog.FS {
+	c := newClusterOn(t, size, Limits{}, Timeouts{}, "", func(id string) raftlog.FS {
 		mu.Lock()
 		defer mu.Unlock()
 		if disks[id] == nil {
