@@ -126,8 +126,8 @@ func (d *disk) openLog(fs raftlog.FS, dir string, must bool, log *slog.Logger) e
 		return openFailed(err)
 	}
 	d.closers = append(d.closers, stable)
-	d.stable = stableStore{stable}
 	d.logs = newLogStore(wherryLog{l}, found.Entries, found.Bytes)
+	d.stable = stableStore{stable, d.logs}
 	return nil
 }
 

@@ -115,21 +115,33 @@ func (s *logStore) sync() {
 	done := s.watch.begin()
 	err := s.below.sync()
 	done()
-	s.waitMu.Lock()
 	if err != nil {
-		s.broken = fmt.Errorf("the disk of the log: %w", err)
-		err = s.broken
-	} else {
-		n := 0
-		for n < len(s.pending) && s.pending[n].number <= number {
-			n++
-		}
-		s.pending = append(s.pending[:0], s.pending[n:]...)
+		s.fail(fmt.Errorf("the disk of the log: %w", err))
+		return
 	}
+	s.waitMu.Lock()
+	defer s.waitMu.Unlock()
+	n := 0
+	for n < len(s.pending) && s.pending[n].number <= number {
+		n++
+	}
+	s.pending = append(s.pending[:0], s.pending[n:]...)
 	close(s.moved)
 	s.moved = make(chan struct{})
+}
+
+// fail is called when something else on the disk fails: nothing is taken any
+// more, and nothing is said to be stored.
+func (s *logStore) fail(err error) {
+	s.waitMu.Lock()
+	first := s.broken == nil
+	if first {
+		s.broken = err
+		close(s.moved)
+		s.moved = make(chan struct{})
+	}
 	s.waitMu.Unlock()
-	if err != nil && s.failed != nil {
+	if first && s.failed != nil {
 		s.failed(err)
 	}
 }

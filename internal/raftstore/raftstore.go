@@ -102,7 +102,7 @@ func Open(cfg Config) (*Store, error) {
 	s.reads.s = s
 	s.alarm = newAlarm(s)
 	s.transport.wanted = s.wanted
-	s.transport.durable = d.logs.durable
+	s.transport.durable, s.transport.stopped = d.logs.durable, s.Err
 	d.logs.failed, d.logs.leads = s.fail, s.leadsNow
 	s.lead.changed = make(chan struct{})
 	s.fsm = &fsm{mem: s.mem, done: s.done, committed: d.logs.waitCommitted, batch: s.applying, failed: s.fail}

@@ -70,11 +70,24 @@ func (w wherryLog) follows() bool { return true }
 // errNoKey is what the library takes for "nothing stored yet": by its text.
 var errNoKey = errors.New("not found")
 
-// stableStore implements raft.StableStore.
-type stableStore struct{ s *raftlog.Stable }
+// stableStore implements raft.StableStore. The library panics when a value
+// cannot be stored. So it is not told: this replica stops, and says nothing to
+// the others from then on.
+type stableStore struct {
+	s    *raftlog.Stable
+	logs *logStore
+}
 
 // Set implements raft.StableStore.
-func (s stableStore) Set(key, value []byte) error { return s.s.Set(string(key), value) }
+func (s stableStore) Set(key, value []byte) error {
+	done := s.logs.watch.begin()
+	err := s.s.Set(string(key), value)
+	done()
+	if err != nil {
+		s.logs.fail(fmt.Errorf("the disk of the term and the vote: %w", err))
+	}
+	return nil
+}
 
 // Get implements raft.StableStore.
 func (s stableStore) Get(key []byte) ([]byte, error) {

@@ -62,6 +62,9 @@ func (v *service) hand(ctx context.Context, command any, data io.Reader) (any, e
 	}
 	select {
 	case a := <-answer:
+		if err := v.s.Err(); err != nil {
+			return nil, err // what Raft says may rest on what is not stored
+		}
 		return a.Response, a.Error
 	case <-ctx.Done():
 		return nil, ctx.Err()

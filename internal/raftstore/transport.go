@@ -46,6 +46,8 @@ type transport struct {
 	// durable is up to where this member's log survives a power cut. Nobody is
 	// told of a commit beyond.
 	durable func() uint64
+	// stopped is why this member says nothing to the others any more, or nil.
+	stopped func() error
 	// wanted tells whether a member that is away is still waited for.
 	wanted func(id raft.ServerID, address raft.ServerAddress, term uint64) bool
 
@@ -70,7 +72,8 @@ func newTransport(cfg Config) *transport {
 		ctx: ctx, cancel: cancel,
 		consume: make(chan raft.RPC), peers: map[string]*peer{}, pipelines: map[*pipeline]bool{},
 		pulses: map[string]*pulse{}, durable: func() uint64 { return math.MaxUint64 },
-		acked: map[string]uint64{},
+		stopped: func() error { return nil },
+		acked:   map[string]uint64{},
 	}
 }
 
@@ -302,6 +305,9 @@ func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, req 
 }
 
 func (t *transport) ask(id raft.ServerID, target raft.ServerAddress, f func(context.Context, recipient, wherryv1.RaftClient) error) error {
+	if err := t.stopped(); err != nil {
+		return err
+	}
 	p, err := t.peer(string(id), string(target))
 	if err != nil {
 		return err
