@@ -50,6 +50,7 @@ func BuiltIn() Chain {
 		{"Priority", priority},
 		{"RuntimeClass", runtimeClass},
 		{"TaintNodesByCondition", taintNewNode},
+		{"CertificateRequester", requester},
 	}
 }
 

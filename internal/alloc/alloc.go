@@ -60,6 +60,9 @@ type Allocator struct{ cfg Config }
 // New makes an allocator of a valid Config.
 func New(cfg Config) *Allocator { return &Allocator{cfg} }
 
+// ServiceRange holds the addresses of services.
+func (a *Allocator) ServiceRange() netip.Prefix { return a.cfg.Services }
+
 // First is the service address of default/kubernetes.
 func (a *Allocator) First() netip.Addr { return nth(a.cfg.Services, 1) }
 

@@ -74,7 +74,7 @@ func objects(cfg Config, snap *store.Snapshot) ([]store.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = append(all, policy...)
+	all = append(append(all, policy...), fixtures(cfg)...)
 	var out []store.Change
 	for _, obj := range all {
 		changes, err := create(cfg, snap, obj)

@@ -17,6 +17,9 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 )
 
+// clusterRange is the ServiceCIDR of the cluster's configuration.
+const clusterRange = "kubernetes"
+
 // IPAddress is the kind of addresses that are in use, named by themselves.
 func IPAddress() *api.Kind {
 	return &api.Kind{
@@ -80,9 +83,11 @@ func validateParent(p *networkingv1.ParentReference) field.ErrorList {
 	return errs
 }
 
-// ServiceCIDR is the kind of ranges out of which services get addresses.
+// ServiceCIDR is the kind of ranges out of which services get addresses. That
+// of the cluster's configuration is named kubernetes; others are not used yet,
+// and their status says so.
 func ServiceCIDR() *api.Kind {
-	return api.WithStatus(&api.Kind{
+	k := api.WithStatus(&api.Kind{
 		Group: networkingv1.GroupName, Version: "v1", Kind: "ServiceCIDR",
 		Resource: "servicecidrs", Singular: "servicecidr",
 		Verbs:          api.AllVerbs(),
@@ -102,6 +107,18 @@ func ServiceCIDR() *api.Kind {
 		}),
 	}, func(c *networkingv1.ServiceCIDR) *networkingv1.ServiceCIDRSpec { return &c.Spec },
 		func(c *networkingv1.ServiceCIDR) *networkingv1.ServiceCIDRStatus { return &c.Status })
+	k.OnCreate = api.On(func(c *networkingv1.ServiceCIDR) {
+		ready := metav1.Condition{
+			Type: networkingv1.ServiceCIDRConditionReady, Status: metav1.ConditionTrue, Reason: "Ready",
+			Message: "Kubernetes Service CIDR is ready", LastTransitionTime: c.CreationTimestamp,
+		}
+		if c.Name != clusterRange {
+			ready.Status, ready.Reason = metav1.ConditionFalse, "NotUsed"
+			ready.Message = "services get addresses only out of the range that the cluster was made with, which is the ServiceCIDR " + clusterRange
+		}
+		c.Status = networkingv1.ServiceCIDRStatus{Conditions: []metav1.Condition{ready}}
+	})
+	return k
 }
 
 func validateServiceCIDR(c *networkingv1.ServiceCIDR) field.ErrorList {
