@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -281,7 +282,15 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 		*l = *cached
 		return nil
 	}
-	return s.below.GetLog(index, l)
+	err := s.below.GetLog(index, l)
+	if err == nil || errors.Is(err, raft.ErrLogNotFound) || s.failed == nil {
+		return err
+	}
+	// The library panics when an entry that must be there cannot be read. So it
+	// gets an empty one, which goes nowhere: nothing is applied or sent any more.
+	s.fail(fmt.Errorf("the disk of the log: %w", err))
+	*l = raft.Log{Index: index, Type: raft.LogNoop}
+	return nil
 }
 
 // DeleteRange implements raft.LogStore.

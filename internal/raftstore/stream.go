@@ -27,6 +27,7 @@ type appendStream struct {
 	cancel  context.CancelFunc
 	to      recipient
 	durable func() uint64
+	stopped func() error
 	timeout time.Duration
 	room    chan struct{} // a token for each request on its way
 	dead    chan struct{} // closed when the stream has ended
@@ -63,7 +64,7 @@ func (t *transport) openAppend(to recipient, conn grpc.ClientConnInterface, open
 		return nil, fmt.Errorf("open append stream: %w", err)
 	}
 	s := &appendStream{
-		stream: stream, cancel: cancel, to: to, durable: t.durable, timeout: answer,
+		stream: stream, cancel: cancel, to: to, durable: t.durable, stopped: t.stopped, timeout: answer,
 		room: make(chan struct{}, room), dead: make(chan struct{}),
 	}
 	s.timer = time.AfterFunc(answer, cancel)
@@ -77,6 +78,9 @@ func (t *transport) openAppend(to recipient, conn grpc.ClientConnInterface, open
 func (s *appendStream) send(c *appendCall, wait bool) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
+	if err := s.stopped(); err != nil {
+		return err
+	}
 	select {
 	case s.room <- struct{}{}:
 	default:
