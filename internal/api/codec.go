@@ -4,9 +4,6 @@ import (
 	"container/list"
 	"fmt"
 	"sync"
-
-	"github.com/wherry-project/wherry/internal/apierr"
-	"github.com/wherry-project/wherry/internal/seal"
 )
 
 // Codec decodes records and keeps decoded copies in one cache that is bounded
@@ -60,8 +57,8 @@ func (c *Codec) Decode(r *Record) (Object, error) {
 	if !ok {
 		return nil, fmt.Errorf("decode %s: kind is not served", r.Key)
 	}
-	if seal.Is(r.Bytes) {
-		return nil, apierr.Unavailable("%s is sealed, and this controld has not been given the key yet; ask another", r.Key)
+	if err := r.Readable(); err != nil {
+		return nil, err
 	}
 	obj := k.New()
 	if err := obj.Unmarshal(r.Full()); err != nil {

@@ -5,6 +5,9 @@ import (
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/seal"
 )
 
 // Record is one stored object. A record is immutable once it is in a store.
@@ -33,6 +36,15 @@ type Index struct {
 	Owners []string
 	// Deleting reports that deletionTimestamp is set.
 	Deleting bool
+}
+
+// Readable refuses a record that this member could not open: it is sealed, and
+// the key has not arrived here yet. Whoever hands out bytes asks first.
+func (r *Record) Readable() error {
+	if seal.Is(r.Bytes) {
+		return apierr.Unavailable("%s is sealed, and this controld has not been given the key yet; try again, or ask another", r.Key)
+	}
+	return nil
 }
 
 // ResourceVersion is the record's revision as Kubernetes writes it.

@@ -67,6 +67,9 @@ func (k *Kind) FromStored(obj Object) Object {
 // View gives a stored record as one of kind k, which is a version of the
 // record's kind. Its key names k, so that it decodes as such; it is in no store.
 func (c *Codec) View(k *Kind, r *Record) (*Record, error) {
+	if err := r.Readable(); err != nil {
+		return nil, err
+	}
 	if k.As == nil {
 		return r, nil
 	}

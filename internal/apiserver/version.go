@@ -36,14 +36,16 @@ func stored(k *api.Kind, obj, old api.Object) (api.Object, error) {
 
 // shown gives a value in the version of the request.
 func (s *Server) shown(k *api.Kind, v api.Value, err error) (api.Value, error) {
-	if err != nil || k.As == nil {
+	if err != nil || k.As == nil && v.Record == nil {
 		return v, err
 	}
 	if v.Record != nil {
 		if v.Record, err = s.codec.View(k, v.Record); err != nil {
 			return api.Value{}, err
 		}
-		v.Object = nil
+		if k.As != nil {
+			v.Object = nil
+		}
 		return v, nil
 	}
 	if obj, ok := v.Object.(api.Object); ok {

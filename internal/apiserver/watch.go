@@ -96,7 +96,7 @@ func (s *stream) Next(ctx context.Context) ([]api.WatchEvent, error) {
 	if len(s.first) > 0 {
 		first := s.first
 		s.first = nil
-		return first, nil
+		return first, readable(first)
 	}
 	for {
 		events, upTo, due, err := s.pull(ctx)
@@ -117,9 +117,22 @@ func (s *stream) Next(ctx context.Context) ([]api.WatchEvent, error) {
 			}
 		}
 		if len(out) > 0 {
-			return out, nil
+			return out, readable(out)
 		}
 	}
+}
+
+// readable refuses events about what is sealed here.
+func readable(events []api.WatchEvent) error {
+	for _, e := range events {
+		if e.Record == nil {
+			continue
+		}
+		if err := e.Record.Readable(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pull waits for events, for no longer than the next bookmark is due, and

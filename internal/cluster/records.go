@@ -9,7 +9,6 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/pki"
-	"github.com/wherry-project/wherry/internal/seal"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
@@ -108,8 +107,8 @@ func read[T any](s *store.Snapshot, key api.Key) (v T, revision uint64, err erro
 
 func decode[T any](r *api.Record) (T, error) {
 	var s stored[T]
-	if seal.Is(r.Bytes) {
-		return s.Value, apierr.Unavailable("%s is sealed, and this controld has not been given the key yet; try again, or ask another", r.Key)
+	if err := r.Readable(); err != nil {
+		return s.Value, err
 	}
 	if err := json.Unmarshal(r.Bytes, &s); err != nil {
 		return s.Value, apierr.Internal(fmt.Errorf("record %s cannot be read: %w", r.Key, err))
