@@ -224,6 +224,9 @@ func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *a
 	if k.SpecOf != nil && sub != "binding" && !equality.Semantic.DeepEqual(k.SpecOf(obj), k.SpecOf(old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
+	if w.applied {
+		patch.KeepTimes(old, obj)
+	}
 	next, err := k.Record(obj)
 	if err != nil {
 		return api.Value{}, false, err

@@ -94,7 +94,7 @@ func (f *Fields) Apply(k *api.Kind, live api.Object, patch []byte, manager, subr
 	if !ok {
 		return nil, fmt.Errorf("apply gave a %T instead of a %s", out, k.Kind)
 	}
-	keepTimes(live, obj)
+	KeepTimes(live, obj)
 	return obj, nil
 }
 
@@ -129,7 +129,7 @@ func (f *Fields) Update(k *api.Kind, live, obj api.Object, manager, subresource 
 	obj.GetObjectKind().SetGroupVersionKind(k.Stored().GVK())
 	fm.UpdateNoErrors(before, obj, manager)
 	if live != nil {
-		keepTimes(live, obj)
+		KeepTimes(live, obj)
 	}
 	return nil
 }
@@ -149,10 +149,16 @@ func reset(m []metav1.ManagedFieldsEntry) bool {
 	return m != nil && len(m) == 0 || len(m) == 1 && reflect.DeepEqual(m[0], metav1.ManagedFieldsEntry{})
 }
 
-// keepTimes gives obj the managed fields of live if they differ in nothing but
+// KeepTimes gives obj the managed fields of live if they differ in nothing but
 // their times and nothing else has changed, so that such a write writes
-// nothing.
-func keepTimes(live, obj api.Object) {
+// nothing. What is applied has changed only if it has after its defaults: lists
+// that are replaced as a whole come without them.
+func KeepTimes(live, obj api.Object) {
+	if rv := obj.GetResourceVersion(); rv != live.GetResourceVersion() {
+		obj.SetResourceVersion(live.GetResourceVersion())
+		defer obj.SetResourceVersion(rv)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(live.GetObjectKind().GroupVersionKind())
 	was, is := live.GetManagedFields(), obj.GetManagedFields()
 	if len(was) != len(is) {
 		return
