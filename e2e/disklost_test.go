@@ -1,0 +1,87 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wherry-project/wherry/internal/testbed"
+	"github.com/wherry-project/wherry/internal/testkit"
+)
+
+// TestDiskLost loses a control's whole disk, and later removes that control:
+// each time it comes back by the same command, under its name, while writes go
+// on.
+func TestDiskLost(t *testing.T) {
+	breaks(t)
+	ns := namespace(t)
+	w := &writer{k: kube(t, ""), ns: ns}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.run(ctx) }()
+	defer func() { cancel(); <-done }()
+	more(t, w, 30)
+	lost := follower(t)
+
+	if err := suite.Kill(t.Context(), lost, ""); err != nil {
+		t.Fatal(err)
+	}
+	joinAnew(t, lost)
+	more(t, w, 30)
+
+	refused(t, "", []string{"cluster", "members", "remove", "c9"}, "no controld is named", "there are c")
+	refused(t, "", []string{"cluster", "members", "transfer-leadership", "c9"}, "no controld is named")
+	if out := wherry(t, "cluster", "members", "remove", lost); !strings.Contains(out, lost+" removed") {
+		t.Errorf("remove: %s", out)
+	}
+	if all, err := members(t.Context()); err != nil || len(all) != 2 {
+		t.Errorf("members after the removal: %+v, %v", all, err)
+	}
+	wherry(t, "cluster", "members", "transfer-leadership")
+	if err := suite.Kill(t.Context(), lost, ""); err != nil {
+		t.Fatal(err)
+	}
+	joinAnew(t, lost)
+	more(t, w, 30)
+	cancel()
+	<-done
+	w.check(t)
+}
+
+// joinAnew empties a control's disk, joins it and starts it.
+func joinAnew(t *testing.T, lost string) {
+	t.Helper()
+	if _, err := on(t.Context(), lost, "", "rm", "-rf", "/var/lib/wherry/controld"); err != nil {
+		t.Fatal(err)
+	}
+	const file = "/root/anew"
+	token := wherry(t, "cluster", "token", "create", "--role", "control")
+	if err := suite.WriteFile(lost, file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var others []string
+	for _, c := range controls {
+		if c != lost {
+			others = append(others, c+":7443")
+		}
+	}
+	if out, err := on(t.Context(), lost, "", "controld", "join", strings.Join(others, ","), "--token-file", file); err != nil {
+		exit := (*testbed.ExitError)(nil)
+		if errors.As(err, &exit) {
+			out += exit.Stderr
+		}
+		t.Fatalf("join: %v\n%s", err, out)
+	}
+	if err := suite.Start(t.Context(), lost, ""); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, 30*time.Second, func() error {
+		if err := whole(t.Context()); err != nil {
+			return fmt.Errorf("%s is not back: %w", lost, err)
+		}
+		return nil
+	})
+}
