@@ -3,8 +3,10 @@ package raftstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/apierr"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // TestReplace loses a member with its disk. A blank one under another id takes
@@ -169,4 +172,41 @@ func ask(conn grpc.ClientConnInterface, h *wherryv1.RaftHeader) error {
 	defer cancel()
 	_, err := wherryv1.NewRaftClient(conn).PreVote(ctx, &wherryv1.PreVoteRequest{Header: h})
 	return apierr.FromGRPC(err)
+}
+
+// TestDamagedSnapshotIsPassedOver damages the newest snapshot where the log
+// reaches back to the one before: nothing is lost, so the member goes on.
+func TestDamagedSnapshotIsPassedOver(t *testing.T) {
+	c := newCluster(t, 1, Limits{SnapshotEntries: 30, TrailingEntries: 10_000})
+	m := c.leader()
+	for i := range 200 {
+		c.set(m, "a", strconv.Itoa(i))
+	}
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if metas, err := m.disk.snapshots.List(); err != nil || len(metas) < 2 {
+			return fmt.Errorf("%d snapshots, %v", len(metas), err)
+		}
+		return nil
+	})
+	c.stop(m, true)
+	files, err := filepath.Glob(filepath.Join(c.dir, m.id, "snap", "snapshot-*"))
+	if err != nil || len(files) != 2 {
+		t.Fatalf("snapshots %v, %v", files, err)
+	}
+	newest := files[1]
+	b, err := os.ReadFile(newest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(newest, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m = c.restart(m)
+	if got := c.get(m, "a"); got != "199" {
+		t.Errorf("it reads %q", got)
+	}
+	if _, err := os.Stat(newest); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the damaged one stays: %v", err)
+	}
 }
