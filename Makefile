@@ -22,7 +22,7 @@ PODRUN  := -tags "seccomp netgo osusergo" -ldflags '$(LDFLAGS) -extldflags "-sta
 
 step = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help build demo fuzz test test-unit test-e2e test-chaos test-crash bench-failover bench-store bench-idle soak bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
+.PHONY: help build demo fuzz test test-unit test-e2e test-chaos test-crash bench-failover bench-store bench-api bench-idle soak bench bench-write lint lint-proto drift vet archtest generate api-image tools deps deps-test deps-bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ test-crash: ## 1000 power cuts under the log and under a replica; CUTS= CRASH_SE
 
 bench-store: deps-bench build ## the store beside etcd: speed, memory, disk, start, fail-over; BENCH="-what … -sizes … -clients … -members …"
 	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . -only store,objects,failover $(BENCH)
+
+bench-api: deps-bench build ## the Kubernetes API: rates, times, 1,000 watchers, memory of 10,000 pods; BENCH="-write FILE …"
+	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . -only kubeapi $(BENCH)
 
 bench-idle: deps-bench build ## what an idle cluster of 3 controls and 2 nodes with 30 pods writes, scaled to a day; BENCH="-idle-for …"
 	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . -only idle $(BENCH)

@@ -45,6 +45,7 @@ func parts() []part {
 	return []part{
 		{"pods", "pod created → Running, beside the kernel's and libcontainer's floor", (*bench).pods},
 		{"store", "writes/s and reads/s of the bare store and of the API, beside etcd", (*bench).store},
+		{"kubeapi", "the Kubernetes API: create, get, patch, list, fan-out to watchers, memory of a pod", (*bench).kubeAPI},
 		{"objects", "memory, disk and start with many objects, beside etcd", (*bench).manyObjects},
 		{"idle", "what an idle cluster writes to its disks", (*bench).idle},
 		{"memory", "resident memory of the daemons, idle and with pods", (*bench).memory},
