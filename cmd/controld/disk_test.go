@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+)
+
+// TestDiskFull fills the disk of a controld, which is a small file system of the
+// test. Writes are refused and say why, reads go on, and when there is room
+// writes do too, and an Event tells of it.
+func TestDiskFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounts a file system: needs root")
+	}
+	h := newHost(t, "c1")
+	data := filepath.Join(h.dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", data, "tmpfs", 0, "size=20m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(data, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if out, err := h.do("init", "--admin-kubeconfig", h.kubeconfig()); err != nil {
+		t.Fatalf("init: %v\n%s", err, out)
+	}
+	h.start()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	_, core := admin(t, h, h)
+	maps := core.ConfigMaps("default")
+	var err error
+	n := 0
+	for ; n < 400 && err == nil; n++ {
+		m := configMap(fmt.Sprint("m", n))
+		m.Data["a"] = strings.Repeat("x", 200_000)
+		_, err = maps.Create(ctx, m, metav1.CreateOptions{})
+	}
+	if !apierrors.IsServiceUnavailable(err) || !strings.Contains(err.Error(), "is full") || !strings.Contains(err.Error(), data) {
+		t.Fatalf("write %d on a full disk: %v", n, err)
+	}
+	if _, err := maps.Get(ctx, "m0", metav1.GetOptions{}); err != nil {
+		t.Errorf("read while the disk is full: %v", err)
+	}
+	if err := unix.Mount("", data, "", unix.MS_REMOUNT, "size=200m"); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err = maps.Create(ctx, configMap("after"), metav1.CreateOptions{}); err == nil {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("there is room, and a write: %v", err)
+		}
+	}
+	awaitEvent(ctx, t, core, "DiskFull")
+	awaitEvent(ctx, t, core, "DiskWell")
+	if err := h.stop(unix.SIGTERM); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	h.start()
+	if _, err := maps.Get(ctx, "after", metav1.GetOptions{}); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
+// awaitEvent waits for a warning about the cluster's own namespace.
+func awaitEvent(ctx context.Context, t *testing.T, core *typedcorev1.CoreV1Client, reason string) {
+	t.Helper()
+	for {
+		list, err := core.Events(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+		if err == nil {
+			for _, e := range list.Items {
+				if e.Reason == reason && strings.Contains(e.Message, "c1") {
+					return
+				}
+			}
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("no Event %s: %v", reason, err)
+		}
+	}
+}
