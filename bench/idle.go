@@ -60,12 +60,12 @@ func (b *bench) idle(ctx context.Context) (err error) {
 	t := &table{
 		title: "What an idle cluster writes",
 		about: fmt.Sprintf("3 controld, 2 noded, %d pods that do nothing, %s after the last one runs. What the kernel counts as written for each process (write_bytes of /proc/PID/io: whole pages of all files), over %s, scaled to a day.", idlePods, calm, b.idleFor),
-		head:  []string{"", "written", "a day", "goal"},
+		head:  []string{"", "since its start", "written", "a day", "goal"},
 	}
 	for _, m := range d.controls {
 		n := after[m.Name] - before[m.Name]
 		day := float64(n) * (24 * time.Hour).Seconds() / took.Seconds()
-		t.add("controld on "+m.Name, fmt.Sprintf("%.1f KiB", float64(n)/1024), fmt.Sprintf("%.1f MB", day/1e6), goal(day <= idleGoal, "≤ 50 MB"))
+		t.add("controld on "+m.Name, mebi(before[m.Name]), fmt.Sprintf("%.1f KiB", float64(n)/1024), fmt.Sprintf("%.1f MB", day/1e6), goal(day <= idleGoal, "≤ 50 MB"))
 	}
 	t.note("Meanwhile the cluster's revision went up by %d.", now-revision)
 	b.out.show(t)
