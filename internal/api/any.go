@@ -71,6 +71,9 @@ func FromAny(a *anypb.Any, into interface{ Unmarshal([]byte) error }) error {
 func (t *Kinds) ObjectOf(a *anypb.Any) (Object, error) {
 	name := strings.TrimPrefix(a.GetTypeUrl(), typePrefix)
 	if k, ok := t.byMessage[name]; ok {
+		if err := k.shape.shallow(a.GetValue()); err != nil {
+			return nil, err
+		}
 		return unwrap(a, k.New(), k.GVK())
 	}
 	for _, gvk := range bodyKinds() {

@@ -90,6 +90,8 @@ type Kind struct {
 	key, message string
 	// size is that of the Go struct.
 	size int
+	// shape is for kinds whose messages can be nested without end.
+	shape *shape
 	// stored is nil where the kind itself is stored.
 	stored *Kind
 }
@@ -221,6 +223,7 @@ func NewKinds(all ...*Kind) *Kinds {
 		byType:     map[reflect.Type]*Kind{},
 		byMessage:  map[string]*Kind{},
 	}
+	shapes := nesting{}
 	for _, k := range all {
 		gvr := schema.GroupVersionResource{Group: k.Group, Version: k.Version, Resource: k.Resource}
 		if t.byResource[gvr] != nil || t.byGVK[k.GVK()] != nil {
@@ -235,6 +238,7 @@ func NewKinds(all ...*Kind) *Kinds {
 		if t.byGroup[k.GroupResource()] == nil {
 			t.byGroup[k.GroupResource()] = k
 		}
+		k.shape = shapes.endless(k.New())
 		k.size = int(reflect.TypeOf(k.New()).Elem().Size())
 		t.byMessage[k.message] = k
 		t.byResource[gvr] = k

@@ -35,7 +35,13 @@ func (c *call) decode(k *api.Kind, validation string) (runtime.Object, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := k.Shallow(media, b); err != nil {
+		return nil, err
+	}
 	warnings, err := api.Decode(media, b, want, obj, validation)
+	if err == nil {
+		c.entry.Request(obj)
+	}
 	c.warn = append(c.warn, warnings...)
 	return obj, err
 }
@@ -121,6 +127,7 @@ func (c *call) patch() error {
 	if err != nil {
 		return err
 	}
+	c.keepPatch(b)
 	v, err := c.g.cfg.API.Patch(c.r.Context(), c.user, c.path.Target, pt, b, o)
 	if err != nil {
 		return err
