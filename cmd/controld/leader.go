@@ -19,7 +19,7 @@ func (d *controld) leaderParts(uint64) []daemon.Part {
 		<-ctx.Done()
 		return nil
 	}}
-	parts := []daemon.Part{grace, daemon.Ready("sealing", d.cluster.KeepSealed), daemon.Ready("token keys", d.keepTokenKeys)}
+	parts := []daemon.Part{grace, daemon.Ready("sealing", d.cluster.KeepSealed), daemon.Ready("removed members", d.cluster.KeepMembers), daemon.Ready("token keys", d.keepTokenKeys)}
 	if d.cfg.BackupDir != "" {
 		e := events.New(d.api.As(d.self()), d.api.Kinds(), "backup", d.member.Name, d.log)
 		parts = append(parts, daemon.Ready("events of backup", e.Run), daemon.Ready("backups", d.keepBackups(e)))

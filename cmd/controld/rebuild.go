@@ -110,6 +110,9 @@ func (d *controld) remember(ctx context.Context) error {
 	look := time.NewTicker(rememberEvery)
 	defer look.Stop()
 	for m := d.member; ; {
+		if err := d.pins.Check(d.keys.Self()); errors.Is(err, pki.ErrPinned) && m.Entered {
+			return fmt.Errorf("%w; delete %s and join again if this machine is to come back", err, d.cfg.DataDir)
+		}
 		now, err := d.rememberNow(ctx, m)
 		if m = now; err != nil {
 			d.log.Warn("member.json not brought up to date", "err", err)

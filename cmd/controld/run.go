@@ -17,6 +17,7 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/apiserver"
+	"github.com/wherry-project/wherry/internal/audit"
 	"github.com/wherry-project/wherry/internal/authn"
 	"github.com/wherry-project/wherry/internal/backup"
 	"github.com/wherry-project/wherry/internal/cluster"
@@ -44,6 +45,7 @@ type controld struct {
 	// names and hosts are what the certificate should be for.
 	wanted request
 
+	pins       cluster.Pins
 	rebuilding atomic.Pointer[string] // why this member is being brought back, or nil
 
 	disk      diskNews
@@ -51,6 +53,7 @@ type controld struct {
 	api       *apiserver.Server
 	users     *authn.Authenticator
 	tokens    *authn.Accounts
+	audit     *audit.Log // nil without
 	nodes     *dispatch.Server
 	cluster   *cluster.Server
 	gateway   *gateway.Gateway
@@ -126,7 +129,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		return nil, err
 	}
 	d.keyring = cluster.NewKeyring(own, d.keys.Self().Key)
-	var pins cluster.Pins
+	pins := &d.pins
 	verifier := pki.NewVerifier(d.keys.CA(), pins.Check, time.Now)
 	codec := api.NewCodec(kinds.Table(), cfg.CacheMiB<<20)
 	docs, err := openapi.New(codec.Kinds())
@@ -173,8 +176,11 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		Wait:    5 * time.Second, Heartbeat: heartbeat(cfg.NodeGrace.std()),
 		Log: log,
 	})
+	if d.audit, err = cfg.openAudit(log); err != nil {
+		return nil, err
+	}
 	d.gateway, err = gateway.New(gateway.Config{
-		API: d.api, User: d.users.Request, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
+		Audit: d.audit, API: d.api, User: d.users.Request, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
 		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "data", Run: d.rebuilt}, {Name: "quorum", Run: d.current}},
 		Registry: d.metrics, Version: kubeversion.Info(version), Log: log,
 	})

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -32,6 +33,7 @@ import (
 	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/raftstore"
 	"github.com/wherry-project/wherry/internal/store"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // fakeRaft keeps a list of members.
@@ -538,6 +540,57 @@ func TestReplace(t *testing.T) {
 	}
 	if _, err := b.with(wiped.key, two.GetCertificate()).Enter(t.Context(), &wherryv1.EnterRequest{Address: address, MemberId: "c1-0"}); !errors.Is(err, apierr.ErrBadRequest) {
 		t.Errorf("it enters under another's id: %v", err)
+	}
+}
+
+// TestStrays has members without an identity be taken out, and no others.
+func TestStrays(t *testing.T) {
+	b := newBed(t)
+	token := b.token(control, 0)
+	j := newJoiner(token, control, "c2")
+	r, err := b.join(token, j)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wiped := newJoiner(token, control, "c2") // its former id waits for the new one
+	two, err := b.join(token, wiped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"c2-stray", r.GetMemberId(), two.GetMemberId()} {
+		if err := b.raft.AddMember(t.Context(), id, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := cluster.New(cluster.Config{Store: b.store, Members: b.raft, Self: "c1-0", Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.KeepMembers(ctx) }()
+	gone := func(id string) {
+		t.Helper()
+		testkit.Eventually(t, 10*time.Second, func() error {
+			for _, m := range b.raft.Members() {
+				if m.ID == id {
+					return fmt.Errorf("%s is still a member", id)
+				}
+			}
+			return nil
+		})
+	}
+	gone("c2-stray")
+	if got := b.raft.Members(); len(got) != 3 {
+		t.Errorf("members %v", got)
+	}
+	b.raft.answers(two.GetMemberId())
+	b.raft.answers(r.GetMemberId())
+	if _, err := b.admin().RemoveMember(t.Context(), &wherryv1.RemoveMemberRequest{Id: two.GetMemberId()}); err != nil {
+		t.Fatal(err)
+	}
+	gone(two.GetMemberId())
+	gone(r.GetMemberId())
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

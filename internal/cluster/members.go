@@ -176,6 +176,11 @@ func (s *Server) RemoveMember(ctx context.Context, r *wherryv1.RemoveMemberReque
 	if err := s.unpin(ctx, r.GetId()); err != nil {
 		return nil, err
 	}
+	if r.GetId() == s.cfg.Self {
+		// Without its key it cannot ask for the rest: the leader does it.
+		s.cfg.Log.Warn("this member was removed from the cluster", "member", r.GetId())
+		return &wherryv1.RemoveMemberResponse{}, nil
+	}
 	if err := s.cfg.Members.RemoveMember(ctx, r.GetId()); err != nil {
 		return nil, err
 	}
