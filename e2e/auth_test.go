@@ -65,8 +65,8 @@ func TestInCluster(t *testing.T) {
 		t.Helper()
 		testkit.Eventually(t, 20*time.Second, func() error {
 			out, err := api(path)
-			if !strings.Contains(out, want) {
-				return fmt.Errorf("%s: %v: %s; want %s", path, err, out, want)
+			if !strings.Contains(fmt.Sprint(out, err), want) {
+				return fmt.Errorf("%s: %w: %s; want %s", path, err, out, want)
 			}
 			return nil
 		})
@@ -101,7 +101,7 @@ func TestInCluster(t *testing.T) {
 		t.Errorf("a pod without token has %s", got)
 	}
 	vault := strings.TrimSpace(looks("looks", "cat /tokens/vault"))
-	if out, err := tryWherry(t, "", "--token="+vault, "auth", "whoami"); err == nil || !strings.Contains(out, "Unauthorized") {
+	if out, err := tryWherry(t, "", "--token="+vault, "auth", "whoami"); err == nil || !strings.Contains(out+err.Error(), "Unauthorized") {
 		t.Errorf("a token for another audience: %v %s", err, out)
 	}
 	own := strings.TrimSpace(looks("looks", "cat "+dir+"/token"))
@@ -147,13 +147,14 @@ func TestAuthCommands(t *testing.T) {
 	no := func(want string, args ...string) {
 		t.Helper()
 		out, err := tryWherry(t, "", append([]string{"-n", ns}, args...)...)
-		if err == nil || !strings.Contains(out, want) {
+		if err == nil || !strings.Contains(out+err.Error(), want) {
 			t.Errorf("%v: %v\n%s\nwant %q", args, err, out, want)
 		}
 	}
 	ok("kubernetes-admin", "auth", "whoami")
 	ok("[cartographers system:authenticated]", "auth", "whoami", "--as=ina", "--as-group=cartographers")
-	out, err := tryWherry(t, rolesYAML, "-n", ns, "auth", "reconcile", "-f", "-")
+	placed := strings.ReplaceAll(rolesYAML, "{name: maps}", "{name: maps, namespace: "+ns+"}") // it takes no other word for it
+	out, err := tryWherry(t, placed, "-n", ns, "auth", "reconcile", "-f", "-")
 	if err != nil || !strings.Contains(out, "role.rbac.authorization.k8s.io/maps reconciled") || !strings.Contains(out, "rolebinding.rbac.authorization.k8s.io/maps reconciled") {
 		t.Errorf("auth reconcile: %v\n%s", err, out)
 	}

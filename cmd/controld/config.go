@@ -52,6 +52,12 @@ type config struct {
 	BackupKeep           int      `json:"backup-keep"`
 	BackupPassphraseFile string   `json:"backup-passphrase-file"`
 
+	AuditLog         string `json:"audit-log"`
+	AuditPolicy      string `json:"audit-policy"`
+	AuditLogMaxMiB   int    `json:"audit-log-max-mib"`
+	AuditLogMaxFiles int    `json:"audit-log-max-files"`
+	AuditLogMaxDays  int    `json:"audit-log-max-days"`
+
 	LogLevel    string `json:"log-level"`
 	DebugSocket string `json:"debug-socket"`
 
@@ -86,7 +92,7 @@ func defaults() config {
 		NodeGrace:        duration(40 * time.Second),
 		HeartbeatTimeout: duration(450 * time.Millisecond), ElectionTimeout: duration(450 * time.Millisecond),
 		BackupEvery: duration(24 * time.Hour), BackupKeep: 7,
-		CacheMiB: 16, Log: raftstore.LogWherry, LogLevel: "info", DebugSocket: "/run/wherry/controld-debug.sock",
+		CacheMiB: 16, Log: raftstore.LogWherry, AuditLogMaxMiB: 100, AuditLogMaxFiles: 10, AuditLogMaxDays: 30, LogLevel: "info", DebugSocket: "/run/wherry/controld-debug.sock",
 	}
 }
 
@@ -121,6 +127,11 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.IntVar(&c.BackupKeep, "backup-keep", c.BackupKeep, "how many of these backups stay in the folder")
 	f.StringVar(&c.BackupPassphraseFile, "backup-passphrase-file", c.BackupPassphraseFile, "file with the passphrase of these backups, in its first line")
 	f.StringVar(&c.Log, "log", c.Log, "how the Raft log is kept: wherry (in segments) or bolt (in a bbolt file); a bolt log is converted for wherry, and not back")
+	f.StringVar(&c.AuditLog, "audit-log", c.AuditLog, "file to record in what is asked of the API, as JSON lines of audit.k8s.io/v1; empty for none")
+	f.StringVar(&c.AuditPolicy, "audit-policy", c.AuditPolicy, "file that says how much to record of which requests, an audit.k8s.io/v1 Policy; default: the metadata of all")
+	f.IntVar(&c.AuditLogMaxMiB, "audit-log-max-mib", c.AuditLogMaxMiB, "size at which a new audit log is begun, in MiB")
+	f.IntVar(&c.AuditLogMaxFiles, "audit-log-max-files", c.AuditLogMaxFiles, "how many old audit logs are kept; 0 is all")
+	f.IntVar(&c.AuditLogMaxDays, "audit-log-max-days", c.AuditLogMaxDays, "for how many days old audit logs are kept; 0 is for ever")
 	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	f.StringVar(&c.DebugSocket, "debug-socket", c.DebugSocket, "Unix socket for profiles; empty for none")
 	f.StringVar(&c.file, "config", c.file, "file with these settings, as YAML")
@@ -229,6 +240,12 @@ func (c config) Validate() error {
 		return fmt.Errorf("backup-keep: %d: must be 1 or more", c.BackupKeep)
 	case c.Log != raftstore.LogWherry && c.Log != raftstore.LogBolt:
 		return fmt.Errorf("log: %q: must be %s or %s", c.Log, raftstore.LogWherry, raftstore.LogBolt)
+	case c.AuditLogMaxMiB < 1:
+		return fmt.Errorf("audit-log-max-mib: %d: must be 1 or more", c.AuditLogMaxMiB)
+	case c.AuditLogMaxFiles < 0 || c.AuditLogMaxDays < 0:
+		return errors.New("audit-log-max-files, audit-log-max-days: must not be negative")
+	case c.AuditPolicy != "" && c.AuditLog == "":
+		return errors.New("audit-policy: says what to record, but audit-log names no file for it")
 	case c.CacheMiB < 0:
 		return fmt.Errorf("cache-mib: %d: must not be negative", c.CacheMiB)
 	}

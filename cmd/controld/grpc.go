@@ -37,10 +37,11 @@ func openMethods() []string {
 
 // grpcServer makes the server of port 7443 with all its services.
 func (d *controld) grpcServer() *grpc.Server {
+	auditor := apiserver.Auditor{Log: d.audit, Kinds: d.api.Kinds(), User: d.users.Call}
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(d.keys.ServerConfig())),
-		grpc.ChainUnaryInterceptor(apierr.ServerUnary, apiserver.AnswerInTime, d.users.ServerUnary(openMethods()...)),
-		grpc.ChainStreamInterceptor(apierr.ServerStream, d.users.ServerStream(openMethods()...)),
+		grpc.ChainUnaryInterceptor(apierr.ServerUnary, auditor.Unary, apiserver.AnswerInTime, d.users.ServerUnary(openMethods()...)),
+		grpc.ChainStreamInterceptor(apierr.ServerStream, auditor.Stream, d.users.ServerStream(openMethods()...)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

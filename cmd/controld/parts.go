@@ -59,7 +59,7 @@ func (d *controld) closeRaft(ctx context.Context) error {
 
 func (d *controld) serveHTTPS(ctx context.Context, ready func()) error {
 	ready()
-	return d.gateway.Run(ctx, d.http, d.keys.ServerConfig())
+	return errors.Join(d.gateway.Run(ctx, d.http, d.keys.ServerConfig()), d.audit.Close())
 }
 
 // alive is the check of /livez.

@@ -40,6 +40,9 @@ type User struct {
 	UID    string
 	Groups []string
 	Extra  map[string][]string
+	// By is who asks in this user's name, by impersonation; nil if the user
+	// asks itself.
+	By *User
 }
 
 // Has reports whether the user is in a group.

@@ -87,6 +87,10 @@ func TestImpersonate(t *testing.T) {
 	}
 	got, err := a.Request(req(map[string]string{"Impersonate-User": "jane", "Impersonate-Group": "dev", "Impersonate-Uid": "7", "Impersonate-Extra-Acme.com%2fProject": "x"}))
 	want := api.User{Name: "jane", UID: "7", Groups: []string{"dev", "system:authenticated"}, Extra: map[string][]string{"acme.com/project": {"x"}}}
+	if got.By == nil || got.By.Name != "root" {
+		t.Errorf("impersonated by %+v", got.By)
+	}
+	got.By = nil
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -36,6 +36,7 @@ func (a *Authenticator) impersonate(u api.User, h http.Header) (api.User, error)
 			return api.User{}, err
 		}
 	}
+	want.By = &u
 	if want.Name == Anonymous {
 		want.Groups = append(want.Groups, Unauthenticated)
 		return want, nil

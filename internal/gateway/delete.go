@@ -33,6 +33,7 @@ func (c *call) deleteOptions() (o metav1.DeleteOptions, err error) {
 			return o, apierr.BadRequest("%w", err)
 		}
 	}
+	c.entry.Request(&o)
 	if errs := metavalidation.ValidateDeleteOptions(&o); len(errs) > 0 {
 		return o, invalidOptions("DeleteOptions", errs)
 	}

@@ -16,11 +16,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/audit"
 	"github.com/wherry-project/wherry/internal/discovery"
 	"github.com/wherry-project/wherry/internal/render"
 )
@@ -43,6 +45,8 @@ type Config struct {
 	Backends api.Backends
 	// OpenAPI gives the schema documents; nil answers 404.
 	OpenAPI OpenAPI
+	// Audit keeps a record of every request; nil keeps none.
+	Audit *audit.Log
 	// OpenID gives what others check tokens by; nil answers 404.
 	OpenID OpenID
 	// Live and Ready are the checks of /livez (and /healthz) and /readyz.
@@ -104,17 +108,22 @@ type call struct {
 	user api.User
 	path path
 	warn []string
+	// entry is the audit log's, and refused the error that was answered.
+	entry   *audit.Entry
+	refused *metav1.Status
+	began   time.Time
 }
 
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	c := &call{g: g, w: &recorder{ResponseWriter: w}, r: r, path: parsePath(r.Method, r.URL)}
+	c := &call{g: g, w: &recorder{ResponseWriter: w}, r: r, path: parsePath(r.Method, r.URL), began: began}
 	w.Header().Set("Audit-Id", auditID(r))
 	w.Header().Set("Cache-Control", "no-cache, private")
 	defer func() {
 		g.metrics.observe(c, time.Since(began))
 	}()
+	defer c.recorded()
 	defer func() {
 		if p := recover(); p != nil {
 			g.panicked(c, p)
@@ -139,7 +148,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve authenticates and hands the request to its handler.
 func (c *call) serve() error {
 	var err error
-	if c.user, err = c.g.cfg.User(c.r); err != nil {
+	c.user, err = c.g.cfg.User(c.r)
+	c.record(c.began)
+	if err != nil {
 		return err
 	}
 	leave, err := c.g.flight.enter(c)
@@ -229,6 +240,7 @@ func (g *Gateway) panicked(c *call, p any) {
 	if p == http.ErrAbortHandler {
 		panic(p)
 	}
+	c.entry.Panicked("the request could not be handled")
 	g.cfg.Log.Error("request broke its handler", "method", c.r.Method, "path", c.r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	if c.w.status != 0 {
 		panic(http.ErrAbortHandler) // the answer has begun: cut it off

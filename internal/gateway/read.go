@@ -30,6 +30,7 @@ func (c *call) get() error {
 // value answers with an object.
 func (c *call) value(status int, f render.Form, k *api.Kind, v api.Value) error {
 	c.warn = append(c.warn, v.Warnings...)
+	c.keepValue(v)
 	return c.answer(status, f.ContentType(), func(w *body) error { return c.g.render.Value(w, f, k, v) })
 }
 
@@ -59,6 +60,7 @@ func (c *call) list() error {
 	if err != nil {
 		return err
 	}
+	c.keepPage(page)
 	return c.answer(http.StatusOK, f.ContentType(), func(w *body) error { return c.g.render.Page(w, f, page) })
 }
 
