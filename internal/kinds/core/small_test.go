@@ -30,7 +30,7 @@ func TestNamespace(t *testing.T) {
 		{"annotation key", `metadata: {name: a, annotations: {"a b": c}}`, []string{`metadata.annotations: Invalid value: "a b"`}},
 		{"owner", `metadata: {name: a, ownerReferences: [{apiVersion: v1, kind: Pod, name: p}]}`, []string{`metadata.ownerReferences[0].uid: Required value: must not be empty`}},
 		{"two controllers", `metadata: {name: a, ownerReferences: [{apiVersion: v1, kind: Pod, name: p, uid: "1", controller: true}, {apiVersion: v1, kind: Pod, name: q, uid: "2", controller: true}]}`, []string{"metadata.ownerReferences: Invalid value"}},
-		{"own finalizer", `metadata: {name: a, finalizers: ["x y"]}`, []string{`metadata.finalizers: Invalid value: "x y"`}},
+		{"own finalizer", `metadata: {name: a, finalizers: ["x y"]}`, []string{`metadata.finalizers: Invalid value: "x y"`, `metadata.finalizers[0]: Invalid value: "x y": name is neither`}},
 	}.run(t, k)
 
 	status := n.DeepCopy()
