@@ -11,36 +11,43 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 )
 
+// idleAfter is how long documents are kept that nobody asks for.
+const idleAfter = 5 * time.Minute
+
 // Documents gives the OpenAPI documents. It may be used by many goroutines.
-// Documents are built when one is first asked for, and kept compressed: they
-// are megabytes that most clients ask for once.
+// Documents are built when one is first asked for, and kept compressed for as
+// long as they are asked for: they are megabytes that most clients read once.
+// Only their hashes stay.
 type Documents struct {
 	groups map[string][]*api.Kind // by path, such as apis/apps/v1
 	all    []*api.Kind
 
-	mu   sync.Mutex
-	v3   map[string]*document
-	v2   *document
-	prot map[string]*document // v3 by path, v2 under ""
+	mu     sync.Mutex
+	hashes map[string]string // of the JSON, by path, v2 under ""; nil until all v3 were built
+	hash2  string
+	packed map[packedKey][]byte
+	idle   *time.Timer
 }
 
-// document is one document, compressed, and the hash of its JSON.
-type document struct {
-	packed []byte
-	hash   string
+// packedKey names a compressed document: v3 by path, v2 under "".
+type packedKey struct {
+	path  string
+	proto bool
 }
 
 // New prepares the documents of kinds. It fails if a kind's Go type cannot be
 // described.
 func New(kinds *api.Kinds) (*Documents, error) {
-	d := &Documents{all: kinds.All(), groups: map[string][]*api.Kind{}, prot: map[string]*document{}}
+	d := &Documents{all: kinds.All(), groups: map[string][]*api.Kind{}, packed: map[packedKey][]byte{}}
 	for _, k := range d.all {
 		if modelName(k.New()) == "" {
 			return nil, fmt.Errorf("describe %s: %T has no OpenAPI name", k.GVK(), k.New())
@@ -64,25 +71,20 @@ func groupPath(k *api.Kind) string {
 func (d *Documents) Index() (map[string]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.buildLocked(); err != nil {
+	if err := d.indexLocked(); err != nil {
 		return nil, err
 	}
-	out := make(map[string]string, len(d.v3))
-	for path, doc := range d.v3 {
-		out[path] = doc.hash
-	}
-	return out, nil
+	return maps.Clone(d.hashes), nil
 }
 
 // V3 gives the v3 document of a path of Index as JSON.
 func (d *Documents) V3(path string) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	doc, err := d.v3Locked(path)
-	if err != nil {
+	if err := d.knownLocked(path); err != nil {
 		return nil, err
 	}
-	return unpack(doc.packed)
+	return d.jsonLocked(path)
 }
 
 // V3Proto gives the v3 document of a path of Index in gnostic's protobuf form,
@@ -90,22 +92,18 @@ func (d *Documents) V3(path string) ([]byte, error) {
 func (d *Documents) V3Proto(path string) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	doc, err := d.v3Locked(path)
-	if err != nil {
+	if err := d.knownLocked(path); err != nil {
 		return nil, err
 	}
-	return d.protoLocked(path, doc, encodeV3)
+	return d.protoLocked(path, encodeV3)
 }
 
 // V2 gives the v2 document as JSON, and its hash.
 func (d *Documents) V2() (doc []byte, hash string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.buildV2Locked(); err != nil {
-		return nil, "", err
-	}
-	doc, err = unpack(d.v2.packed)
-	return doc, d.v2.hash, err
+	doc, err = d.jsonLocked("")
+	return doc, d.hash2, err
 }
 
 // V2Proto gives the v2 document in gnostic's protobuf form,
@@ -114,57 +112,70 @@ func (d *Documents) V2() (doc []byte, hash string, err error) {
 func (d *Documents) V2Proto() (doc []byte, hash string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.buildV2Locked(); err != nil {
-		return nil, "", err
-	}
-	doc, err = d.protoLocked("", d.v2, encodeV2)
-	return doc, d.v2.hash, err
+	doc, err = d.protoLocked("", encodeV2)
+	return doc, d.hash2, err
 }
 
-func (d *Documents) v3Locked(path string) (*document, error) {
-	if err := d.buildLocked(); err != nil {
+func (d *Documents) knownLocked(path string) error {
+	if _, ok := d.groups[path]; !ok {
+		return apierr.New(apierr.ErrNotFound, "the server has no OpenAPI document for %s", path)
+	}
+	return nil
+}
+
+// indexLocked builds all v3 documents once, for their hashes.
+func (d *Documents) indexLocked() error {
+	if d.hashes != nil {
+		return nil
+	}
+	hashes := map[string]string{}
+	for _, path := range slices.Sorted(maps.Keys(d.groups)) {
+		text, err := d.jsonLocked(path)
+		if err != nil {
+			return err
+		}
+		hashes[path] = hashOf(text)
+	}
+	d.hashes = hashes
+	debug.FreeOSMemory() // what was built is many times what is kept
+	return nil
+}
+
+// jsonLocked gives a document as JSON.
+func (d *Documents) jsonLocked(path string) ([]byte, error) {
+	d.usedLocked()
+	key := packedKey{path: path}
+	if packed, ok := d.packed[key]; ok {
+		return unpack(packed)
+	}
+	tree := node(nil)
+	if path == "" {
+		tree = tree2(d.all)
+	} else {
+		tree = tree3(d.groups[path])
+	}
+	text, err := json.Marshal(tree)
+	if err != nil {
+		return nil, fmt.Errorf("build OpenAPI document %q: %w", path, err)
+	}
+	if d.packed[key], err = compress(text); err != nil {
 		return nil, err
 	}
-	doc, ok := d.v3[path]
-	if !ok {
-		return nil, apierr.New(apierr.ErrNotFound, "the server has no OpenAPI document for %s", path)
+	if path == "" {
+		d.hash2 = hashOf(text)
+		debug.FreeOSMemory()
 	}
-	return doc, nil
+	return text, nil
 }
 
-func (d *Documents) buildLocked() error {
-	if d.v3 != nil {
-		return nil
+// protoLocked gives a document as protobuf.
+func (d *Documents) protoLocked(path string, encode func(node) []byte) ([]byte, error) {
+	d.usedLocked()
+	key := packedKey{path: path, proto: true}
+	if packed, ok := d.packed[key]; ok {
+		return unpack(packed)
 	}
-	out := map[string]*document{}
-	for _, path := range slices.Sorted(maps.Keys(d.groups)) {
-		doc, err := pack(tree3(d.groups[path]))
-		if err != nil {
-			return fmt.Errorf("build OpenAPI document of %s: %w", path, err)
-		}
-		out[path] = doc
-	}
-	d.v3 = out
-	return nil
-}
-
-func (d *Documents) buildV2Locked() error {
-	if d.v2 != nil {
-		return nil
-	}
-	doc, err := pack(tree2(d.all))
-	if err != nil {
-		return fmt.Errorf("build OpenAPI v2 document: %w", err)
-	}
-	d.v2 = doc
-	return nil
-}
-
-func (d *Documents) protoLocked(key string, doc *document, encode func(node) []byte) ([]byte, error) {
-	if had := d.prot[key]; had != nil {
-		return unpack(had.packed)
-	}
-	text, err := unpack(doc.packed)
+	text, err := d.jsonLocked(path)
 	if err != nil {
 		return nil, err
 	}
@@ -173,28 +184,36 @@ func (d *Documents) protoLocked(key string, doc *document, encode func(node) []b
 		return nil, fmt.Errorf("read OpenAPI document: %w", err)
 	}
 	out := encode(tree)
-	packed, err := compress(out)
-	if err != nil {
+	if d.packed[key], err = compress(out); err != nil {
 		return nil, err
 	}
-	d.prot[key] = &document{packed: packed, hash: doc.hash}
 	return out, nil
+}
+
+// usedLocked puts off the time at which the documents are dropped.
+func (d *Documents) usedLocked() {
+	if d.idle == nil {
+		d.idle = time.AfterFunc(idleAfter, d.drop)
+		return
+	}
+	d.idle.Reset(idleAfter)
+}
+
+// drop forgets all documents but their hashes. Those that are asked for again
+// are built again, and are the same.
+func (d *Documents) drop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.packed)
+	debug.FreeOSMemory()
 }
 
 // node is a piece of a document.
 type node = map[string]any
 
-func pack(tree node) (*document, error) {
-	text, err := json.Marshal(tree)
-	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
-	}
+func hashOf(text []byte) string {
 	sum := sha256.Sum256(text)
-	packed, err := compress(text)
-	if err != nil {
-		return nil, err
-	}
-	return &document{packed: packed, hash: hex.EncodeToString(sum[:])}, nil
+	return hex.EncodeToString(sum[:])
 }
 
 func compress(b []byte) ([]byte, error) {
