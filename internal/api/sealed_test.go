@@ -4,9 +4,10 @@ import (
 	"errors"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
-	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/seal"
 )
 
@@ -20,7 +21,7 @@ func TestSealedIsNotHandedOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := core.Secret()
+	k := &api.Kind{Version: "v1", Kind: "Secret", Resource: "secrets", Namespaced: true, New: func() api.Object { return &corev1.Secret{} }}
 	codec := api.NewCodec(api.NewKinds(k), 0)
 	r := &api.Record{Key: api.Key{Resource: "secrets", Namespace: "a", Name: "b"}, Revision: 3, Bytes: b}
 	if _, err := codec.View(k, r); !errors.Is(err, apierr.ErrUnavailable) {
