@@ -48,11 +48,11 @@ func TestSlowDisk(t *testing.T) {
 	for _, slow := range [][]*member{{leader}, {c.followers()[0]}, c.all()} {
 		var names []string
 		for _, m := range slow {
-			disks[m.id].SetDelay(2 * time.Second)
+			disks[m.id].SetDelay(time.Second)
 			names = append(names, m.id)
 		}
-		// Writes for two seconds, and reads beside them.
-		until := time.Now().Add(2 * time.Second)
+		// Writes for longer than a sync takes, and reads beside them.
+		until := time.Now().Add(1500 * time.Millisecond)
 		var wg sync.WaitGroup
 		for _, m := range c.all() {
 			wg.Go(func() {
