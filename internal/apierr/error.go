@@ -84,8 +84,14 @@ func ApplyConflict(message string, causes []metav1.StatusCause) error {
 	return wrap(apierrors.NewApplyConflict(causes, message), nil)
 }
 
+// mostCauses bounds the errors that one answer tells.
+const mostCauses = 200
+
 // Invalid says `Deployment.apps "x" is invalid: ` with one cause per error.
 func Invalid(kind, name string, errs field.ErrorList) error {
+	if more := len(errs) - mostCauses; more > 0 {
+		errs = append(errs[:mostCauses:mostCauses], field.Invalid(nil, field.OmitValueType{}, fmt.Sprintf("and %d errors more", more)))
+	}
 	return wrap(apierrors.NewInvalid(schema.ParseGroupKind(kind), name, errs), nil)
 }
 

@@ -22,7 +22,7 @@ import (
 // Fields patches objects and keeps metadata.managedFields, the record of who
 // set which field. It may be used by many goroutines.
 //
-// An object is tracked from its creation on. One whose managedFields a client
+// An object is tracked from its creation on, unless it is very wide. One whose managedFields a client
 // has emptied is tracked again from the next server-side apply on: what is there
 // by then belongs to "before-first-apply".
 type Fields struct {
@@ -80,6 +80,9 @@ func (f *Fields) Apply(k *api.Kind, live api.Object, patch []byte, manager, subr
 	if wanted.Object == nil {
 		wanted.Object = map[string]any{}
 	}
+	if len(patch) > wideFrom && wide(reflect.ValueOf(wanted.Object)) || tooWide(live) {
+		return nil, apierr.TooLarge("fields of maps and lists with more than %d entries cannot be applied; create or update the object instead", mostWide)
+	}
 	fm, err := f.manager(k, subresource)
 	if err != nil {
 		return nil, err
@@ -104,6 +107,10 @@ func (f *Fields) Apply(k *api.Kind, live api.Object, patch []byte, manager, subr
 func (f *Fields) Update(k *api.Kind, live, obj api.Object, manager, subresource string) error {
 	given := obj.GetManagedFields()
 	if reset(given) && (subresource == "" || live == nil) {
+		obj.SetManagedFields(nil)
+		return nil
+	}
+	if tooWide(obj) || live != nil && tooWide(live) {
 		obj.SetManagedFields(nil)
 		return nil
 	}
