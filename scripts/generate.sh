@@ -26,6 +26,7 @@ kubernetes=(
 	api/autoscaling/v{1,2}
 	api/{authentication,authorization,certificates,admissionregistration,flowcontrol,resource}/v1
 	apimachinery/pkg/{api/resource,apis/meta/v1,runtime,runtime/schema,util/intstr}
+	apiextensions-apiserver/pkg/apis/apiextensions/v1 kube-aggregator/pkg/apis/apiregistration/v1
 	metrics/pkg/apis/metrics/v1beta1
 )
 
@@ -42,7 +43,7 @@ buf generate --output "$root"
 
 protos=$scratch/protos
 mkdir -p "$protos"
-go mod download k8s.io/api k8s.io/apimachinery k8s.io/metrics
+go mod download k8s.io/api k8s.io/apimachinery k8s.io/apiextensions-apiserver k8s.io/kube-aggregator k8s.io/metrics
 cp -r proto/wherry "$protos/"
 for at in "${kubernetes[@]}"; do
 	module=k8s.io/${at%%/*}

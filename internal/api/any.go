@@ -12,13 +12,13 @@ import (
 const typePrefix = "type.googleapis.com/"
 
 // MessageName is the full protobuf name of a Kubernetes type, such as
-// k8s.io.api.core.v1.Pod: its Go package with dots, and its name.
+// k8s.io.api.core.v1.Pod: its Go package with dots, and _ for -, and its name.
 func MessageName(obj any) string {
 	t := reflect.TypeOf(obj)
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	return strings.ReplaceAll(t.PkgPath(), "/", ".") + "." + t.Name()
+	return strings.ReplaceAll(strings.ReplaceAll(t.PkgPath(), "/", "."), "-", "_") + "." + t.Name()
 }
 
 // protoMarshaler is every Kubernetes type, also those that are not objects.

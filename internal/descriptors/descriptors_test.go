@@ -58,11 +58,12 @@ func TestReflection(t *testing.T) {
 		t.Errorf("services = %v", names)
 	}
 	for symbol, file := range map[string]string{
-		"wherry.v1.Resources":                         "wherry/v1/resources.proto",
-		"k8s.io.api.core.v1.Pod":                      "k8s.io/api/core/v1/generated.proto",
-		"k8s.io.api.apps.v1.Deployment":               "k8s.io/api/apps/v1/generated.proto",
-		"k8s.io.apimachinery.pkg.runtime.Unknown":     "k8s.io/apimachinery/pkg/runtime/generated.proto",
-		"k8s.io.apimachinery.pkg.apis.meta.v1.Status": "k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto",
+		"wherry.v1.Resources":           "wherry/v1/resources.proto",
+		"k8s.io.api.core.v1.Pod":        "k8s.io/api/core/v1/generated.proto",
+		"k8s.io.api.apps.v1.Deployment": "k8s.io/api/apps/v1/generated.proto",
+		"k8s.io.kube_aggregator.pkg.apis.apiregistration.v1.APIService": "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/generated.proto",
+		"k8s.io.apimachinery.pkg.runtime.Unknown":                       "k8s.io/apimachinery/pkg/runtime/generated.proto",
+		"k8s.io.apimachinery.pkg.apis.meta.v1.Status":                   "k8s.io/apimachinery/pkg/apis/meta/v1/generated.proto",
 	} {
 		resp := call(&v1.ServerReflectionRequest{MessageRequest: &v1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol}})
 		if !slices.Contains(files(t, resp), file) {

@@ -190,7 +190,49 @@ func paritySteps() []step {
 		{name: "create in what ends", verb: "create", at: "/v1/configmaps/other", object: cm("name: x", ""), reason: forbidden},
 		{name: "finalize", verb: "update", at: "/v1/namespaces//other/finalize", object: "apiVersion: v1\nkind: Namespace\nmetadata: {name: other}"},
 		{name: "what is left", verb: "list", at: cms},
+
+		// Kinds that are served in several versions.
+		{name: "create in another group", verb: "create", at: newEvents, object: aNewEvent},
+		{name: "read what was made in another group", verb: "get", at: oldEvents + "/painted"},
+		{name: "select by a name of its own", verb: "list", at: newEvents, list: metav1.ListOptions{FieldSelector: "regarding.name=web"}},
+		{name: "select by the other's name", verb: "list", at: newEvents, list: metav1.ListOptions{FieldSelector: "involvedObject.name=web"}, reason: bad},
+		{name: "merge in another group", verb: "patch", at: newEvents + "/painted", patch: types.MergePatchType, body: `{"series": {"count": 3, "lastObservedTime": "2026-01-02T03:05:00.000000Z"}}`},
+		{name: "strategic in another group", verb: "patch", at: newEvents + "/painted", patch: types.StrategicMergePatchType, body: `{"series": {"count": 4}}`},
+		{name: "operations in another group", verb: "patch", at: newEvents + "/painted", patch: types.JSONPatchType, body: `[{"op": "replace", "path": "/note", "value": "red"}]`, reason: invalid},
+		{name: "an event without its time", verb: "create", at: newEvents, object: strings.Replace(aNewEvent, "eventTime", "#", 1), reason: invalid},
+		{name: "apply in a version", verb: "patch", at: "autoscaling/v1/horizontalpodautoscalers/demo/h", patch: types.ApplyPatchType, write: me,
+			body: hpa("v1") + "spec: {maxReplicas: 5, targetCPUUtilizationPercentage: 70, scaleTargetRef: {kind: Deployment, name: web}}"},
+		{name: "apply in another version", verb: "patch", at: "autoscaling/v2/horizontalpodautoscalers/demo/h", patch: types.ApplyPatchType, write: api.WriteOptions{FieldManager: "you"},
+			body: hpa("v2") + "spec: {maxReplicas: 6}", reason: conflict},
+		{name: "read in another version", verb: "get", at: "autoscaling/v2/horizontalpodautoscalers/demo/h"},
+		{name: "update in a version", verb: "update", at: "autoscaling/v1/horizontalpodautoscalers/demo/h",
+			object: hpa("v1") + "spec: {maxReplicas: 7, targetCPUUtilizationPercentage: 60, scaleTargetRef: {kind: Deployment, name: web}}"},
+		{name: "list in a version", verb: "list", at: "autoscaling/v1/horizontalpodautoscalers/demo"},
+		{name: "delete in a version", verb: "delete", at: "autoscaling/v1/horizontalpodautoscalers/demo/h"},
+		{name: "delete in another group", verb: "delete", at: newEvents + "/painted"},
+		{name: "it is gone in both", verb: "get", at: oldEvents + "/painted", reason: notFound},
 	}
+}
+
+const (
+	newEvents = "events.k8s.io/v1/events/demo"
+	oldEvents = "/v1/events/demo"
+	aNewEvent = `apiVersion: events.k8s.io/v1
+kind: Event
+metadata: {name: painted}
+eventTime: "2026-01-02T03:04:05.000000Z"
+reportingController: example.com/c
+reportingInstance: c-0
+action: Paint
+reason: Painted
+regarding: {kind: Pod, namespace: demo, name: web}
+note: blue
+type: Normal
+`
+)
+
+func hpa(version string) string {
+	return "apiVersion: autoscaling/" + version + "\nkind: HorizontalPodAutoscaler\nmetadata: {name: h}\n"
 }
 
 // TestFrontsAgree makes the same calls of two clusters, of one over HTTP and of
