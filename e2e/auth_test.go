@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/wherry-project/wherry/internal/testbed"
 	"github.com/wherry-project/wherry/internal/testkit"
 )
 
@@ -183,7 +185,13 @@ func TestAuthCommands(t *testing.T) {
 	no(`attempting to grant RBAC permissions not currently held`, "create", "role", "most", "--verb=get", "--resource=nodes", "--as=ada")
 	no(`attempting to grant RBAC permissions not currently held`, "create", "rolebinding", "most", "--clusterrole=cluster-admin", "--user=ada", "--as=ada")
 	ok("created", "create", "clusterrolebinding", ns, "--clusterrole=view", "--group="+ns)
-	t.Cleanup(func() { wherry(t, "delete", "clusterrolebinding", ns) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if out, err := on(ctx, testbed.Client, "", "wherry", "delete", "clusterrolebinding", ns); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
 	ok("configmaps", "auth", "can-i", "--list", "--as=ina", "--as-group="+ns)
 	no("may not specify a duration less than 10 minutes", "create", "token", "default", "--duration=1m")
 	no(`serviceaccounts "nobody" not found`, "create", "token", "nobody")

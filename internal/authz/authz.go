@@ -49,6 +49,7 @@ type Source interface {
 type Authorizer struct {
 	src   Source
 	roles map[string][]rbacv1.PolicyRule
+	node  []rbacv1.PolicyRule
 
 	index atomic.Pointer[index]
 	mu    sync.Mutex // guards watch, and whoever makes a new index
@@ -56,7 +57,7 @@ type Authorizer struct {
 }
 
 // New makes an authorizer over a state.
-func New(src Source) *Authorizer { return &Authorizer{src: src, roles: roles()} }
+func New(src Source) *Authorizer { return &Authorizer{src: src, roles: roles(), node: nodeRules()} }
 
 // Authorize returns nil or an error of kind apierr Forbidden with
 // Kubernetes' text.

@@ -34,7 +34,7 @@ func (z *Authorizer) nodeMay(a Attributes, node string) string {
 	if a.Path != "" {
 		return none
 	}
-	for _, r := range nodeRules() {
+	for _, r := range z.node {
 		if Allows(r, a) {
 			return ""
 		}
