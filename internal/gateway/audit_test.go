@@ -62,7 +62,9 @@ type missing struct {
 	all   string
 }
 
-func (m *missing) Error() string { return "no event with " + strings.Join(m.texts, " ") + " in\n" + m.all }
+func (m *missing) Error() string {
+	return "no event with " + strings.Join(m.texts, " ") + " in\n" + m.all
+}
 
 // TestAudit: every request is recorded with who asked, for what, and how it
 // ended, also what is refused.
