@@ -68,7 +68,7 @@ type pendingWrite struct {
 }
 
 const (
-	cacheBytes = 16 << 20
+	cacheBytes = 4 << 20
 	cacheLogs  = 1024
 	logCost    = 128 // of an entry besides its data
 )
