@@ -109,7 +109,7 @@ func httpsPort(c config, id *pki.KeyPair, n *node.Node, parts node.Parts, inside
 	// The node does not know which keys of members are pinned: it believes the CA.
 	verifier := pki.NewVerifier(id.CA(), func(pki.Peer) error { return nil }, time.Now)
 	cfg := kubelethttp.Config{
-		Address: ":10250", TLS: id.ServerConfig(), Peer: verifier.Peer, Healthy: n.Healthy, Metrics: telemetry.Handler(metrics), Pods: n.Pods,
+		Node: c.Name, Reviewer: n, Address: ":10250", TLS: id.ServerConfig(), Peer: verifier.Peer, Healthy: n.Healthy, Metrics: telemetry.Handler(metrics), Pods: n.Pods,
 		Summary: func(ctx context.Context) (*kubelethttp.Summary, error) {
 			return kubelethttp.Measure(ctx, c.Name, stats.Machine, parts.Cgroups, parts.Runtime, n.Pods())
 		},

@@ -1,6 +1,6 @@
 // Package kubelethttp is a node's HTTPS port, 10250: health for everyone, and
-// for the cluster's administrators and members what the node's pods are and
-// use. Nothing here changes anything; exec, logs and the like come over the
+// what the node's pods are and use for the cluster's administrators and members,
+// and for whom else the API lets. Nothing here changes anything; exec, logs and the like come over the
 // node's own sessions. The control plane asks the same things over a session
 // (Inside), which needs no way to the port.
 package kubelethttp
@@ -43,6 +43,10 @@ type Config struct {
 	// tells.
 	TLS  *tls.Config
 	Peer func(*tls.ConnectionState) (pki.Peer, error)
+	// Node is the node's name. Reviewer asks the API about those who are
+	// neither administrators nor members; nil refuses them.
+	Node     string
+	Reviewer Reviewer
 	// Healthy says what is wrong with the node, or nil.
 	Healthy func() error
 	// Metrics answers /metrics.
@@ -72,7 +76,7 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 }
 
 func serve(ctx context.Context, cfg Config, l net.Listener) error {
-	outside := listening{server(ctx, cfg, allowed), tls.NewListener(netutil.LimitListener(l, maxConns), cfg.TLS)}
+	outside := listening{server(ctx, cfg, new(guard).allowed), tls.NewListener(netutil.LimitListener(l, maxConns), cfg.TLS)}
 	if cfg.Inside == nil {
 		return outside.run(ctx)
 	}
@@ -219,20 +223,6 @@ func (a *logAnswer) Write(p []byte) (int, error) {
 		err = a.flush()
 	}
 	return n, err
-}
-
-// allowed lets in administrators and members of the control plane.
-func allowed(cfg Config, r *http.Request) error {
-	p, err := cfg.Peer(r.TLS)
-	switch {
-	case err != nil:
-		return apierr.New(apierr.ErrUnauthorized, "Unauthorized: %v", err)
-	case p.Role == pki.Nobody:
-		return apierr.New(apierr.ErrUnauthorized, "Unauthorized: show a client certificate of the cluster")
-	case p.Role == pki.Member, slices.Contains(p.Groups, pki.MastersGroup):
-		return nil
-	}
-	return apierr.New(apierr.ErrForbidden, "Forbidden (user=%s, verb=get, resource=nodes, subresource=proxy)", p.User)
 }
 
 func refuse(w http.ResponseWriter, err error) {

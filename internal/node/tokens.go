@@ -9,6 +9,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/wherry-project/wherry/internal/checkpoint"
@@ -212,4 +213,14 @@ func (n *Node) freshTokens() {
 	for _, uid := range n.tokens.due(func(uid string) bool { return here[uid] != nil }) {
 		here[uid].Refresh()
 	}
+}
+
+// ReviewToken asks the API whose a token is.
+func (n *Node) ReviewToken(ctx context.Context, r *authenticationv1.TokenReview) (*authenticationv1.TokenReview, error) {
+	return n.link.ReviewToken(ctx, r)
+}
+
+// ReviewAccess asks the API what somebody may.
+func (n *Node) ReviewAccess(ctx context.Context, r *authorizationv1.SubjectAccessReview) (*authorizationv1.SubjectAccessReview, error) {
+	return n.link.ReviewAccess(ctx, r)
 }
