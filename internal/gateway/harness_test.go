@@ -46,7 +46,7 @@ type options struct {
 	config  func(*gateway.Config)
 }
 
-func start(t *testing.T, o options) *cluster {
+func start(t testing.TB, o options) *cluster {
 	t.Helper()
 	now := time.Now()
 	ca, err := pki.NewAuthority("test", now)
@@ -104,7 +104,7 @@ func start(t *testing.T, o options) *cluster {
 	return c
 }
 
-func (c *cluster) certificate(t *testing.T, req pki.Request) tls.Certificate {
+func (c *cluster) certificate(t testing.TB, req pki.Request) tls.Certificate {
 	t.Helper()
 	key, err := pki.NewKey()
 	if err != nil {
@@ -118,7 +118,7 @@ func (c *cluster) certificate(t *testing.T, req pki.Request) tls.Certificate {
 }
 
 // config is a client's, as admin.
-func (c *cluster) config(t *testing.T) *rest.Config {
+func (c *cluster) config(t testing.TB) *rest.Config {
 	t.Helper()
 	key, err := pki.EncodeKey(c.admin.PrivateKey.(crypto.Signer))
 	if err != nil {
@@ -134,7 +134,7 @@ func (c *cluster) config(t *testing.T) *rest.Config {
 }
 
 // client is a typed client; change adapts its config.
-func (c *cluster) client(t *testing.T, change func(*rest.Config)) *kubernetes.Clientset {
+func (c *cluster) client(t testing.TB, change func(*rest.Config)) *kubernetes.Clientset {
 	t.Helper()
 	cfg := c.config(t)
 	if change != nil {
@@ -148,7 +148,7 @@ func (c *cluster) client(t *testing.T, change func(*rest.Config)) *kubernetes.Cl
 }
 
 // http is a plain client; with no certificate it is nobody.
-func (c *cluster) http(t *testing.T, certs ...tls.Certificate) *http.Client {
+func (c *cluster) http(t testing.TB, certs ...tls.Certificate) *http.Client {
 	t.Helper()
 	pool := x509.NewCertPool()
 	pool.AddCert(c.ca.Certificate())
@@ -164,12 +164,12 @@ type answer struct {
 }
 
 // do makes a request as admin. Headers are "Name: value".
-func (c *cluster) do(t *testing.T, method, path, body string, headers ...string) answer {
+func (c *cluster) do(t testing.TB, method, path, body string, headers ...string) answer {
 	t.Helper()
 	return c.doAs(t, c.http(t, c.admin), method, path, body, headers...)
 }
 
-func (c *cluster) doAs(t *testing.T, client *http.Client, method, path, body string, headers ...string) answer {
+func (c *cluster) doAs(t testing.TB, client *http.Client, method, path, body string, headers ...string) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, c.url+path, strings.NewReader(body))
 	if err != nil {
