@@ -148,8 +148,8 @@ func testKeepsNothing(t *testing.T, open Open) {
 	r.Index.Labels["app"] = "after"
 	clear(r.Bytes)
 	got, _ := snapshot(t, s, store.At{}).Get(Key("a"))
-	if valueOf(got) != "before" || got.Index.Labels["app"] != "before" || got.Revision != revision {
-		t.Errorf("the store holds %q, %v at %d", valueOf(got), got.Index.Labels, got.Revision)
+	if Text(got) != "before" || got.Index.Labels["app"] != "before" || got.Revision != revision {
+		t.Errorf("the store holds %q, %v at %d", Text(got), got.Index.Labels, got.Revision)
 	}
 }
 
@@ -174,7 +174,7 @@ func testCounters(t *testing.T, open Open) {
 	for _, s := range all {
 		sum := 0
 		for r := range snapshot(t, s, store.At{}).Scan("configmaps", "", api.Key{}) {
-			n, err := strconv.Atoi(valueOf(r))
+			n, err := strconv.Atoi(Text(r))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -92,7 +92,7 @@ func testExactly(t *testing.T, open Open) {
 			snap := snapshot(t, s, store.At{Level: store.Exactly, Revision: at})
 			got := map[string]string{}
 			for r := range snap.Scan("configmaps", "", api.Key{}) {
-				got[r.Name] = valueOf(r)
+				got[r.Name] = Text(r)
 			}
 			if snap.Revision() != at || !maps.Equal(got, states[at]) {
 				t.Fatalf("at %d: %v at %d, want %v", at, got, snap.Revision(), states[at])

@@ -98,10 +98,11 @@ func Value(s *store.Snapshot, key api.Key) (value string, revision uint64) {
 	if !ok {
 		return "", 0
 	}
-	return valueOf(r), r.Revision
+	return Text(r), r.Revision
 }
 
-func valueOf(r *api.Record) string {
+// Text gives the value of a record that Set wrote.
+func Text(r *api.Record) string {
 	var cm corev1.ConfigMap
 	if err := cm.Unmarshal(r.Bytes); err != nil {
 		return "garbled: " + err.Error()
@@ -165,9 +166,9 @@ func collect(t testing.TB, w *store.Watch, until uint64) []string {
 func describe(e store.Event) string {
 	switch {
 	case e.New == nil:
-		return fmt.Sprintf("%d delete %s %s@%d", e.Revision, e.Key().Name, valueOf(e.Old), e.Old.Revision)
+		return fmt.Sprintf("%d delete %s %s@%d", e.Revision, e.Key().Name, Text(e.Old), e.Old.Revision)
 	case e.Old == nil:
-		return fmt.Sprintf("%d create %s %s", e.Revision, e.Key().Name, valueOf(e.New))
+		return fmt.Sprintf("%d create %s %s", e.Revision, e.Key().Name, Text(e.New))
 	}
-	return fmt.Sprintf("%d update %s %s was %s@%d", e.Revision, e.Key().Name, valueOf(e.New), valueOf(e.Old), e.Old.Revision)
+	return fmt.Sprintf("%d update %s %s was %s@%d", e.Revision, e.Key().Name, Text(e.New), Text(e.Old), e.Old.Revision)
 }
