@@ -59,7 +59,7 @@ func newCluster(t testing.TB, more func(*controllers.Config)) *cluster {
 		t.Fatal(err)
 	}
 	cfg := controllers.Config{
-		Source: st, API: c.api, LastSeen: c.lastSeen, Host: "test", Log: slog.New(slog.DiscardHandler),
+		Source: st, API: c.api, LastSeen: c.lastSeen, CA: "the certificate", Host: "test", Log: slog.New(slog.DiscardHandler),
 		Controls: func(context.Context) []netip.AddrPort {
 			return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:6443")}
 		},
