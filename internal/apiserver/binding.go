@@ -50,6 +50,20 @@ func (s *Server) post(ctx context.Context, u api.User, k *api.Kind, t api.Target
 	}}, nil
 }
 
+// bind does what a Binding that is posted to a namespace asks for.
+func (s *Server) bind(ctx context.Context, u api.User, t api.Target, obj api.Object, o api.WriteOptions) (api.Object, error) {
+	if obj.GetName() == "" {
+		return nil, apierr.BadRequest("name is required")
+	}
+	t.Resource, t.Name, t.Subresource = "pods", obj.GetName(), "binding"
+	k, err := s.resolve(t, "create")
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.post(ctx, u, k, t, obj, o)
+	return obj, err
+}
+
 // errStream sends the callers of streams to where they are.
 func errStream(k *api.Kind, t api.Target) error {
 	return apierr.BadRequest("%s/%s is a stream and has no object: open it by its own path, or by the gRPC service wherry.v1.Pods", k.Resource, t.Subresource)

@@ -78,6 +78,7 @@ func New(cfg Config) *Server {
 	s.authz = authz.New(cfg.Store)
 	s.tokens, s.virtual = cfg.Tokens, s.reviews()
 	s.virtual["componentstatuses"] = s.components()
+	s.virtual["bindings"] = Virtual{Create: s.bind}
 	maps.Copy(s.virtual, cfg.Virtual)
 	return s
 }

@@ -173,3 +173,23 @@ spec: {maxReplicas: 5, minReplicas: 2, targetCPUUtilizationPercentage: 70, scale
 		}
 	})
 }
+
+// TestBindingOfANamespace: the old way to bind a pod does what the new one does.
+func TestBindingOfANamespace(t *testing.T) {
+	c := local(t)
+	c.must(c.create("pods", "demo", aPod))
+	body := `{metadata: {name: p}, target: {kind: Node, name: n1}}`
+	_, err := c.create("bindings", "demo", body)
+	wants(t, err, nil, "")
+	pod, err := c.get("pods", "demo", "p")
+	wants(t, err, nil, "")
+	if got := pod.(*corev1.Pod).Spec.NodeName; got != "n1" {
+		t.Errorf("the pod is on %q", got)
+	}
+	_, err = c.create("bindings", "demo", body)
+	wants(t, err, apierr.ErrConflict, `Operation cannot be fulfilled on pods/binding "p"`)
+	_, err = c.create("bindings", "demo", `{metadata: {name: none}, target: {kind: Node, name: n1}}`)
+	wants(t, err, apierr.ErrNotFound, `pods "none" not found`)
+	_, err = c.create("bindings", "demo", `{target: {kind: Node, name: n1}}`)
+	wants(t, err, apierr.ErrBadRequest, "name is required")
+}

@@ -30,6 +30,7 @@ import (
 // Table makes the table of all kinds. Discovery lists them in its order.
 func Table() *api.Kinds {
 	return api.NewKinds(
+		core.Binding(),
 		core.ComponentStatus(),
 		core.ConfigMap(),
 		core.Endpoints(),

@@ -60,7 +60,9 @@ func modelName(v any) string {
 func (s *shaper) kind(k *api.Kind) (model, list string) {
 	model = modelName(k.New())
 	list = model + "List"
-	s.gvks[model] = append(s.gvks[model], k.GVK())
+	if !slices.Contains(s.gvks[model], k.GVK()) {
+		s.gvks[model] = append(s.gvks[model], k.GVK())
+	}
 	s.model(reflect.TypeOf(k.New()).Elem())
 	s.list(k, model, list)
 	return model, list
