@@ -12,7 +12,8 @@ GO      ?= go
 TOOLS   := $(CURDIR)/.cache/tools
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # The second is what kubectl's `version` takes for the client's.
-LDFLAGS := -s -w -X main.version=$(VERSION) -X k8s.io/component-base/version.gitVersion=v1.34.0+wherry.$(VERSION:v%=%)
+INFO    := github.com/wherry-project/wherry/internal/version
+LDFLAGS := -s -w -X main.version=$(VERSION) -X $(INFO).commit=$(shell git rev-parse HEAD 2>/dev/null) -X $(INFO).date=$(shell TZ=UTC git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null) -X k8s.io/component-base/version.gitVersion=v1.34.0+wherry.$(VERSION:v%=%)
 
 # The daemons and tools are pure Go. podrun links libcontainer, whose first
 # steps inside a namespace are C: it alone is built with cgo, static. Without

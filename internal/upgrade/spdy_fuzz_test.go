@@ -70,7 +70,7 @@ func FuzzSPDY(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		path, protocol := "/exec", "v4.channel.k8s.io"
@@ -84,6 +84,9 @@ func FuzzSPDY(f *testing.F) {
 		answer := make([]byte, 12)
 		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != "HTTP/1.1 101" {
 			t.Errorf("upgrade: %q, %v", answer, err)
+		}
+		if err := conn.SetDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+			t.Fatal(err)
 		}
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			_ = tcp.CloseWrite() // the server may have gone

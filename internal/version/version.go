@@ -17,6 +17,9 @@ const (
 	patch = "0"
 )
 
+// Set by the linker; else what the Go tool wrote into the program is told.
+var commit, date string
+
 // String is Kubernetes' version with that of a build of Wherry as build
 // metadata, in which only letters, digits, - and . may stand.
 func String(build string) string {
@@ -29,9 +32,8 @@ func String(build string) string {
 	return "v" + major + "." + minor + "." + patch + "+wherry." + clean
 }
 
-// Info is the answer of /version. Commit and date are what the Go tool wrote
-// into the program; a build outside of a checkout has the zero time, as in
-// Kubernetes.
+// Info is the answer of /version. A build that knows no date has the zero time,
+// as in Kubernetes.
 func Info(build string) apiversion.Info {
 	info := apiversion.Info{
 		Major: major, Minor: minor, GitVersion: String(build), GitCommit: "unknown", GitTreeState: "clean", BuildDate: "1970-01-01T00:00:00Z",
@@ -39,6 +41,15 @@ func Info(build string) apiversion.Info {
 	}
 	if b, ok := debug.ReadBuildInfo(); ok {
 		fill(&info, b.Settings)
+	}
+	if commit != "" {
+		info.GitCommit = commit
+	}
+	if date != "" {
+		info.BuildDate = date
+	}
+	if strings.HasSuffix(build, "-dirty") {
+		info.GitTreeState = "dirty"
 	}
 	return info
 }

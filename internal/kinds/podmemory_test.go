@@ -1,4 +1,4 @@
-package store_test
+package kinds_test
 
 import (
 	"context"
