@@ -49,6 +49,7 @@ func TestInvalidObjects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	judged := map[*api.Kind]bool{}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
@@ -59,12 +60,20 @@ func TestInvalidObjects(t *testing.T) {
 			if err := yaml.UnmarshalStrict([]byte(doc), &r); err != nil {
 				t.Fatalf("%s: %v", f, err)
 			}
-			checkRefusals(t, table, &r)
+			if k := checkRefusals(t, table, &r); k != nil {
+				judged[k] = true
+			}
+		}
+	}
+	for _, k := range table.All() {
+		if !k.Virtual && !judged[k] {
+			t.Errorf("no bad objects of %s", k.GVK())
 		}
 	}
 }
 
-func checkRefusals(t *testing.T, table *api.Kinds, r *refusals) {
+// checkRefusals gives the kind that it has judged.
+func checkRefusals(t *testing.T, table *api.Kinds, r *refusals) *api.Kind {
 	t.Helper()
 	var meta metav1.TypeMeta
 	if err := json.Unmarshal(r.Base, &meta); err != nil {
@@ -74,11 +83,11 @@ func checkRefusals(t *testing.T, table *api.Kinds, r *refusals) {
 	k, ok := table.ByGVK(gvk)
 	if !ok {
 		t.Errorf("no kind %s", gvk)
-		return
+		return nil
 	}
 	if errs := judge(k, made(t, k, r.Base, nil), nil, false); len(errs) > 0 {
 		t.Errorf("%s: the good object is refused: %v", gvk, errs)
-		return
+		return nil
 	}
 	if len(r.Bad) < 10 && r.Few == "" {
 		t.Errorf("%s: only %d bad objects", gvk, len(r.Bad))
@@ -99,6 +108,7 @@ func checkRefusals(t *testing.T, table *api.Kinds, r *refusals) {
 			t.Errorf("%s %s\n got  %s\n want %s %s\n     %s", gvk.Kind, set, strings.Join(got, "; "), bad.Want, bad.Text, strings.Join(text, "\n     "))
 		}
 	}
+	return k
 }
 
 // judge gives what a server would say of an object.
