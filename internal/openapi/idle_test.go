@@ -25,15 +25,17 @@ func TestIdleDocumentsAreDropped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(d.packed) == 0 {
+		kept := func() int {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return len(d.packed)
+		}
+		if kept() == 0 {
 			t.Error("nothing is kept for the next reader")
 		}
 		time.Sleep(idleAfter)
 		synctest.Wait()
-		d.mu.Lock()
-		left := len(d.packed)
-		d.mu.Unlock()
-		if left != 0 {
+		if left := kept(); left != 0 {
 			t.Errorf("%d documents are kept that nobody reads", left)
 		}
 		again, err := d.V3Proto("apis/apps/v1")
