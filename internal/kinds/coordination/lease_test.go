@@ -28,7 +28,7 @@ func TestLease(t *testing.T) {
 		{"transitions", `{metadata: {name: a}, spec: {leaseTransitions: -1}}`, "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0"},
 		{"strategy", `{metadata: {name: a}, spec: {strategy: Newest}}`, `spec.strategy: Unsupported value: "Newest": supported values: "OldestEmulationVersion"`},
 		{"holder without strategy", `{metadata: {name: a}, spec: {preferredHolder: you}}`, "spec.preferredHolder: Forbidden: may only be specified if `strategy` is defined"},
-		{"finalizer", `metadata: {name: a, finalizers: ["a b"]}`, `metadata.finalizers: Invalid value: "a b"`},
+		{"finalizer", `metadata: {name: a, finalizers: ["a/b c"]}`, `metadata.finalizers: Invalid value: "a/b c"`},
 	} {
 		l := &coordinationv1.Lease{}
 		if err := yaml.UnmarshalStrict([]byte(tt.text), l); err != nil {
