@@ -1,6 +1,7 @@
 package podworker
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,8 +110,13 @@ func TestResize(t *testing.T) {
 		con := con("a", "serve")
 		con.Resources = amounts("100m", "64Mi")
 		p := podOf(corev1.RestartPolicyAlways, con)
-		refuse := ""
-		b.node.Fits = func(*corev1.Pod) (string, string) { return refuse, "no room" }
+		var full atomic.Bool
+		b.node.Fits = func(*corev1.Pod) (string, string) {
+			if full.Load() {
+				return corev1.PodReasonDeferred, "no room"
+			}
+			return "", ""
+		}
 		w := b.run(p)
 		b.is(p, "Running Ready | a Running ready")
 		p = resizedTo(b.stored(p), amounts("200m", "128Mi"))
@@ -131,7 +137,7 @@ func TestResize(t *testing.T) {
 			t.Errorf("condition %s", got)
 		}
 		// No room: it is said, and tried again until there is.
-		refuse = corev1.PodReasonDeferred
+		full.Store(true)
 		p = resizedTo(b.stored(p), amounts("300m", "128Mi"))
 		w.Want(p)
 		b.is(p, "Running Ready | a Running ready")
@@ -146,7 +152,7 @@ func TestResize(t *testing.T) {
 		if got := resizeCondition(b.status(p)); got != "PodResizePending Deferred" {
 			t.Errorf("after a restart: condition %q", got)
 		}
-		refuse = ""
+		full.Store(false)
 		time.Sleep(time.Minute)
 		b.is(p, "Running Ready | a Running ready")
 		if c := b.status(p).ContainerStatuses[0]; c.Resources.Limits.Cpu().String() != "300m" || resizeCondition(b.status(p)) != "" {
