@@ -251,7 +251,7 @@ func TestRandomObjects(t *testing.T) {
 		func(v *metav1.ManagedFieldsEntry, _ randfill.Continue) { *v = metav1.ManagedFieldsEntry{} },
 	)
 	for _, k := range kinds.Table().All() {
-		for range 60 {
+		for range 20 {
 			obj, old := k.New(), k.New()
 			fill.Fill(obj)
 			fill.Fill(old)
