@@ -49,7 +49,7 @@ func TestCreate(t *testing.T) {
 			{name: "unknown resource", target: c.at("nothings", "demo", "", ""), body: c.read("configmaps", `{}`), kind: apierr.ErrNotFound, text: `the server could not find the requested resource`},
 			{name: "a namespace of what has none", target: api.Target{Version: "v1", Resource: "nodes", Namespace: "demo"}, body: c.read("nodes", `{}`), kind: apierr.ErrNotFound, text: `the server could not find the requested resource`},
 			{name: "unknown subresource", target: c.at("configmaps", "demo", "there", "x"), body: c.read("configmaps", `{}`), kind: apierr.ErrNotFound, text: `the server could not find the requested resource`},
-			{name: "a subresource that is not created", target: c.at("pods", "demo", "there", "status"), body: c.read("pods", `{}`), kind: apierr.ErrMethodNotAllowed, text: `create is not supported on resources of kind "pods"`},
+			{name: "a subresource that is not created", target: c.at("pods", "demo", "there", "status"), body: c.read("pods", `{}`), kind: apierr.ErrMethodNotAllowed, text: `the server does not allow this method on the requested resource`},
 			{name: "a stream", target: c.at("pods", "demo", "there", "exec"), body: c.read("pods", `{}`), kind: apierr.ErrBadRequest, text: `pods/exec is a stream and has no object`},
 			{name: "not allowed", user: &jane, target: c.at("configmaps", "demo", "", ""), body: c.read("configmaps", `metadata: {name: x}`), kind: apierr.ErrForbidden, text: `configmaps is forbidden: User "jane" cannot create resource "configmaps" in API group "" in the namespace "demo"`},
 			{name: "not allowed what there is not", user: &jane, target: c.at("nothings", "demo", "", ""), kind: apierr.ErrForbidden, text: `nothings is forbidden: User "jane" cannot create`},

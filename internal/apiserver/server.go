@@ -104,7 +104,7 @@ func (s *Server) resolve(t api.Target, verb string) (*api.Kind, error) {
 		verbs = sub.Verbs
 	}
 	if !slices.Contains(verbs, verb) {
-		return nil, apierr.MethodNotAllowed(k.GroupResource().String(), verb)
+		return nil, errMethod()
 	}
 	return k, shaped(k, t, verb)
 }

@@ -79,6 +79,9 @@ func virtualValue(k *api.Kind, obj api.Object, err error) (api.Value, error) {
 // listVirtual lists a kind that is not stored: always the whole of it, without
 // a revision.
 func (s *Server) listVirtual(ctx context.Context, u api.User, k *api.Kind, t api.Target, o api.ListOptions) (*api.Page, error) {
+	if err := checkList(o); err != nil {
+		return nil, err
+	}
 	v, err := s.virtualOf(k)
 	if err != nil {
 		return nil, err

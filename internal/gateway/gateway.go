@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -172,6 +173,39 @@ func (c *call) serveResource() error {
 	if c.path.proxied() {
 		return c.serveProxy()
 	}
+	err := c.handle()
+	switch apierr.KindOf(err) {
+	case apierr.ErrBadRequest, apierr.ErrInvalid, apierr.ErrNotAcceptable, apierr.ErrUnsupportedMediaType, apierr.ErrTooLarge:
+		if first := c.allowed(); first != nil {
+			return first // as the API says, which has perhaps not been asked
+		}
+	}
+	return err
+}
+
+// allowed says what the API says before it looks at options and bodies: whether
+// the user may, and whether the resource has the verb.
+func (c *call) allowed() error {
+	t, verb := c.path.Target, c.path.verb
+	k, err := c.kind()
+	if err != nil || verb == "" {
+		return err
+	}
+	if err := c.g.cfg.Authorize(c.user, t, verb); err != nil {
+		return err
+	}
+	verbs := k.Verbs
+	if sub, ok := k.Subresource(t.Subresource); ok {
+		verbs = sub.Verbs
+	}
+	if !slices.Contains(verbs, verb) {
+		return errMethod()
+	}
+	return nil
+}
+
+// handle hands a request to the handler of its verb.
+func (c *call) handle() error {
 	switch c.path.verb {
 	case "get":
 		return c.get()
