@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/yaml"
 
 	"github.com/wherry-project/wherry/internal/api"
@@ -405,5 +406,27 @@ func TestEscalation(t *testing.T) {
 	}
 	if _, err := c.api.Patch(t.Context(), jane, at, "application/merge-patch+json", []byte(`{"metadata":{"labels":{"a":"b"}}}`), api.WriteOptions{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestListOfOneName: who may list one name may list what has that name, and no
+// more.
+func TestListOfOneName(t *testing.T) {
+	c, _, _ := withTokens(t)
+	c.must(c.create("roles.rbac.authorization.k8s.io", "demo", `{metadata: {name: one}, rules: [{apiGroups: [""], resources: [configmaps], resourceNames: [m], verbs: [list, watch]}]}`))
+	c.must(c.create("rolebindings.rbac.authorization.k8s.io", "demo", `{metadata: {name: one}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: one}, subjects: [{kind: User, apiGroup: rbac.authorization.k8s.io, name: jane}]}`))
+	at := api.Target{Version: "v1", Resource: "configmaps", Namespace: "demo"}
+	for text, ok := range map[string]bool{"metadata.name=m": true, "metadata.name=n": false, "metadata.name!=m": false, "": false} {
+		sel := api.Selection{Fields: fields.ParseSelectorOrDie(text)}
+		if _, err := c.api.List(t.Context(), jane, at, api.ListOptions{Selection: sel}); (err == nil) != ok {
+			t.Errorf("list %q: %v", text, err)
+		}
+		w, err := c.api.Watch(t.Context(), jane, at, api.WatchOptions{Selection: sel})
+		if (err == nil) != ok {
+			t.Errorf("watch %q: %v", text, err)
+		}
+		if err == nil {
+			w.Stop()
+		}
 	}
 }
