@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,7 +107,27 @@ func (l raftLogger) Log(at hclog.Level, msg string, args ...any) {
 			args = append(args[:len(args):len(args)], "repeated", held)
 		}
 	}
-	l.log.Log(context.TODO(), level(at), "raft: "+msg, args...)
+	l.log.Log(context.TODO(), level(at), "raft: "+msg, formatted(args)...)
+}
+
+// formatted gives the arguments with those as text that come with a format:
+// slog does not know hclog's kind of them.
+func formatted(args []any) []any {
+	var out []any
+	for i, a := range args {
+		f, ok := a.(hclog.Format)
+		if !ok || len(f) == 0 {
+			continue
+		}
+		if out == nil {
+			out = slices.Clone(args)
+		}
+		out[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+	}
+	if out == nil {
+		return args
+	}
+	return out
 }
 
 // Trace implements hclog.Logger.
@@ -144,6 +165,7 @@ func (l raftLogger) ImpliedArgs() []any { return l.args }
 
 // With implements hclog.Logger.
 func (l raftLogger) With(args ...any) hclog.Logger {
+	args = formatted(args)
 	return raftLogger{l.log.With(args...), append(l.args[:len(l.args):len(l.args)], args...), l.quiet}
 }
 

@@ -7,6 +7,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // A member that is away for a day fills no disk with warnings, and what is new
@@ -37,4 +40,28 @@ func TestWarningsRepeatSeldom(t *testing.T) {
 			t.Errorf("what is new: %d lines\n%s", got, out.String())
 		}
 	})
+}
+
+// What the library hands over with a format is text in the log.
+func TestFormattedArguments(t *testing.T) {
+	var out strings.Builder
+	l := raftLogger{log: slog.New(slog.NewTextHandler(&out, nil))}
+	servers := hclog.Fmt("%+v", []raft.Server{{ID: "m1", Address: "127.0.0.1:1"}})
+	args := []any{"index", 1, "servers", servers}
+	l.Info("initial configuration", args...)
+	l.With("servers", servers).Info("with")
+	l.Info("none", "servers", hclog.Fmt("%+v", []raft.Server{}), "empty", hclog.Format{})
+	want := []string{
+		`index=1 servers="[{Suffrage:Voter ID:m1 Address:127.0.0.1:1}]"`,
+		`msg="raft: with" servers="[{Suffrage:Voter ID:m1 Address:127.0.0.1:1}]"`,
+		`msg="raft: none" servers=[] empty=[]`,
+	}
+	for _, text := range want {
+		if !strings.Contains(out.String(), text) {
+			t.Errorf("%q is not in\n%s", text, out.String())
+		}
+	}
+	if _, ok := args[3].(hclog.Format); !ok {
+		t.Error("the library's own arguments were changed")
+	}
 }
