@@ -58,6 +58,7 @@ test-crash: ## 1000 power cuts under the log and under a replica; CUTS= CRASH_SE
 	$(call step,power cuts)
 	@$(GO) test -count=1 -v -timeout 30m -run TestCrash ./internal/raftlog -cuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
 	@$(GO) test -count=1 -v -timeout 60m -run TestCrash ./internal/raftstore -cuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
+	@$(GO) test -count=1 -v -timeout 60m -run TestBoltPowerCut ./internal/raftstore -boltcuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
 
 bench-store: deps-bench build ## the store beside etcd: speed, memory, disk, start, fail-over; BENCH="-what … -sizes … -clients … -members …"
 	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . -only store,objects,failover $(BENCH)

@@ -29,6 +29,10 @@ type crash struct {
 	t      *testing.T
 	random *rand.Rand
 	disk   *diskfault.Mem
+	// elsewhere, if it is set, puts the replica on another disk. told, if it is
+	// set, hears of everything that is had, tried and acknowledged.
+	elsewhere func(*Config)
+	told      func(what, key string, value int)
 
 	mu    sync.Mutex
 	acked map[string]int // the newest value that was acknowledged, by key
@@ -36,7 +40,7 @@ type crash struct {
 }
 
 func (c *crash) config() Config {
-	return Config{
+	config := Config{
 		ID: "m1", Address: "127.0.0.1:1", Dir: "/data", Codec: storetest.Codec(), FS: c.disk,
 		Logger: slog.New(slog.DiscardHandler), Timeouts: Timeouts{Heartbeat: 50 * time.Millisecond, Election: 50 * time.Millisecond, Lease: 40 * time.Millisecond},
 		// Small, so that snapshots are made and segments removed between cuts.
@@ -44,6 +48,16 @@ func (c *crash) config() Config {
 		Dial: func(context.Context, string) (grpc.ClientConnInterface, error) {
 			return nil, errors.New("there is nobody else")
 		},
+	}
+	if c.elsewhere != nil {
+		c.elsewhere(&config)
+	}
+	return config
+}
+
+func (c *crash) tell(what, key string, value int) {
+	if c.told != nil {
+		c.told(what, key, value)
 	}
 }
 
@@ -79,6 +93,7 @@ func (c *crash) live(found bool) (int, error) {
 		}
 	}
 	c.compare(s)
+	c.tell("ready", "-", 0)
 	var wg sync.WaitGroup
 	var count int
 	for client := range 4 {
@@ -109,6 +124,7 @@ func (c *crash) compare(s *Store) {
 			c.t.Fatalf("%s is %d; %d was acknowledged, %d was tried", key, value, c.acked[key], tried)
 		}
 		c.acked[key], c.tried[key] = value, value
+		c.tell("have", key, value)
 	}
 }
 
@@ -121,6 +137,7 @@ func (c *crash) write(s *Store, key string) (n int) {
 		c.tried[key]++
 		value := c.tried[key]
 		padding := c.random.IntN(3000)
+		c.tell("try", key, value)
 		c.mu.Unlock()
 		done := make(chan error, 1)
 		go func() {
@@ -139,6 +156,7 @@ func (c *crash) write(s *Store, key string) (n int) {
 		}
 		c.mu.Lock()
 		c.acked[key] = value
+		c.tell("ack", key, value)
 		c.mu.Unlock()
 		n++
 	}
