@@ -51,7 +51,7 @@ func TestBoltPowerCut(t *testing.T) {
 		p.life.Seed = number + uint64(round)
 		acks, pause := 1+random.IntN(100), time.Duration(random.IntN(3000))*time.Microsecond
 		if random.IntN(4) == 0 { // while it starts
-			acks, pause = 0, time.Duration(random.IntN(100))*time.Millisecond
+			acks, pause = 0, time.Duration(random.IntN(60_000))*time.Microsecond
 		}
 		p.round = fmt.Sprintf("round %d, %d writes and %v", round, acks, pause)
 		p.run(acks, pause)
