@@ -125,7 +125,11 @@ func (s Source) Write(w io.Writer) error {
 
 // WriteFile makes the file: beside its place first, 0600, durable, and then
 // under its name. What contents writes is what Source.Write would.
-func WriteFile(path string, passphrase []byte, m Manifest, contents func(io.Writer) error) (err error) {
+func WriteFile(path string, passphrase []byte, m Manifest, contents func(io.Writer) error) error {
+	return writeFile(path, passphrase, seal.ProperCost(), m, contents)
+}
+
+func writeFile(path string, passphrase []byte, cost seal.Cost, m Manifest, contents func(io.Writer) error) (err error) {
 	about, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -140,7 +144,7 @@ func WriteFile(path string, passphrase []byte, m Manifest, contents func(io.Writ
 		}
 	}()
 	write := func() error {
-		w, err := seal.NewWriter(f, passphrase, about)
+		w, err := seal.NewWriter(f, passphrase, about, cost)
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func write(t *testing.T, dir string, src backup.Source) string {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "b.wherry")
-	if err := backup.WriteFile(file, []byte(word), m, src.Write); err != nil {
+	if err := backup.WriteCheaply(file, []byte(word), m, src.Write); err != nil {
 		t.Fatal(err)
 	}
 	return file
@@ -101,7 +101,7 @@ func TestFailedWriteLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	err = backup.WriteFile(file, []byte(word), m, func(w io.Writer) error {
+	err = backup.WriteCheaply(file, []byte(word), m, func(w io.Writer) error {
 		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 			return err
 		}
@@ -128,7 +128,7 @@ func TestReadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	with := func(name string, m backup.Manifest, contents func(io.Writer) error) string {
 		file := filepath.Join(dir, name)
-		if err := backup.WriteFile(file, []byte(word), m, contents); err != nil {
+		if err := backup.WriteCheaply(file, []byte(word), m, contents); err != nil {
 			t.Fatal(err)
 		}
 		return file
@@ -199,6 +199,7 @@ func TestSchedule(t *testing.T) {
 			},
 			Keeper: &keeper, Metrics: metrics, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		}
+		s.Cheaply()
 		run := func(d time.Duration) {
 			ctx, cancel := context.WithTimeout(t.Context(), d)
 			defer cancel()

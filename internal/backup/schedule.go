@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/wherry-project/wherry/internal/seal"
 )
 
 // Outcome is how something went when it was last done.
@@ -58,6 +60,8 @@ type Schedule struct {
 	Metrics *Metrics
 	Now     func() time.Time
 	Log     *slog.Logger
+
+	cost seal.Cost // another than the proper one, in tests
 }
 
 // How soon it is tried again after a failure, and how long one turn may take.
@@ -156,7 +160,11 @@ func (s *Schedule) make(ctx context.Context) (file string, m Manifest, err error
 		return "", m, err
 	}
 	file = filepath.Join(s.Dir, fileName(m))
-	return file, m, WriteFile(file, passphrase, m, src.Write)
+	cost := s.cost
+	if cost == (seal.Cost{}) {
+		cost = seal.ProperCost()
+	}
+	return file, m, writeFile(file, passphrase, cost, m, src.Write)
 }
 
 // suffix ends the names of backups.

@@ -30,10 +30,6 @@ const (
 	maxAbout      = 64 << 10
 	archiveInfo   = "wherry backup 1"
 
-	// The cost of trying one passphrase. Whoever writes pays it once, in
-	// memory too.
-	kdfPasses  = 3
-	kdfMemory  = 32 << 10 // KiB
 	kdfThreads = 1
 	// What a head may ask of a reader.
 	maxPasses = 100
@@ -49,22 +45,33 @@ var (
 	ErrArchiveBroken = errors.New("it is damaged: it was changed after it was written, or the end is missing; use another copy")
 )
 
+// Cost is what trying one passphrase costs: passes over KiB of memory. Whoever
+// writes pays it once, and the archive says it to whoever reads.
+type Cost struct{ Passes, Memory uint32 }
+
+// ProperCost is the cost of an archive that is kept.
+func ProperCost() Cost { return Cost{Passes: 3, Memory: 32 << 10} }
+
+func (c Cost) good() bool {
+	return c.Passes > 0 && c.Passes <= maxPasses && c.Memory > 0 && c.Memory <= maxMemory
+}
+
 type kdf struct {
-	salt           []byte
-	passes, memory uint32
-	threads        uint8
+	salt    []byte
+	cost    Cost
+	threads uint8
 }
 
 func (k kdf) append(b []byte) []byte {
 	b = append(b, k.salt...)
-	b = binary.BigEndian.AppendUint32(b, k.passes)
-	b = binary.BigEndian.AppendUint32(b, k.memory)
+	b = binary.BigEndian.AppendUint32(b, k.cost.Passes)
+	b = binary.BigEndian.AppendUint32(b, k.cost.Memory)
 	return append(b, k.threads)
 }
 
 // ciphers gives what proves the passphrase, and what hides the chunks.
 func (k kdf) ciphers(passphrase, head []byte) (check, chunks cipher.AEAD, err error) {
-	secret := argon2.IDKey(passphrase, k.salt, k.passes, k.memory, k.threads, keyBytes)
+	secret := argon2.IDKey(passphrase, k.salt, k.cost.Passes, k.cost.Memory, k.threads, keyBytes)
 	sum := sha256.Sum256(head)
 	raw, err := hkdf.Expand(sha256.New, secret, archiveInfo+string(sum[:]), 2*keyBytes)
 	if err != nil {
@@ -98,14 +105,17 @@ type Writer struct {
 
 // NewWriter begins an archive. What it says about itself stays readable to
 // everyone, but cannot be changed unnoticed.
-func NewWriter(to io.Writer, passphrase, about []byte) (*Writer, error) {
+func NewWriter(to io.Writer, passphrase, about []byte, cost Cost) (*Writer, error) {
+	if !cost.good() {
+		return nil, fmt.Errorf("archive: no reader takes the cost of %d passes over %d KiB", cost.Passes, cost.Memory)
+	}
 	if len(passphrase) == 0 {
 		return nil, errors.New("the passphrase is empty")
 	}
 	if len(about) > maxAbout {
 		return nil, fmt.Errorf("archive: %d bytes about it are too many", len(about))
 	}
-	k := kdf{salt: make([]byte, saltBytes), passes: kdfPasses, memory: kdfMemory, threads: kdfThreads}
+	k := kdf{salt: make([]byte, saltBytes), cost: cost, threads: kdfThreads}
 	if _, err := rand.Read(k.salt); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
 	}
@@ -202,7 +212,7 @@ func readHead(from io.Reader) (head, about []byte, k kdf, err error) {
 	}
 	p := next(saltBytes + 4 + 4 + 1 + 4)
 	size := binary.BigEndian.Uint32(p[saltBytes+9:])
-	k = kdf{p[:saltBytes], binary.BigEndian.Uint32(p[saltBytes:]), binary.BigEndian.Uint32(p[saltBytes+4:]), p[saltBytes+8]}
+	k = kdf{p[:saltBytes], Cost{binary.BigEndian.Uint32(p[saltBytes:]), binary.BigEndian.Uint32(p[saltBytes+4:])}, p[saltBytes+8]}
 	if err == nil && size > maxAbout {
 		return nil, nil, k, ErrArchiveBroken
 	}
@@ -213,7 +223,7 @@ func readHead(from io.Reader) (head, about []byte, k kdf, err error) {
 	case err != nil:
 		return nil, nil, k, cut(err)
 	case binary.BigEndian.Uint32(sum) != checksum(head[:before]),
-		k.passes == 0 || k.passes > maxPasses || k.memory == 0 || k.memory > maxMemory || k.threads == 0:
+		!k.cost.good() || k.threads == 0:
 		return nil, nil, k, ErrArchiveBroken
 	}
 	return head, about, k, nil

@@ -2,6 +2,7 @@ package seal_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -158,10 +159,13 @@ func TestCovers(t *testing.T) {
 
 const word = "correct horse"
 
-func archive(t *testing.T, contents []byte) []byte {
+// cheap is for tests only.
+var cheap = seal.Cost{Passes: 1, Memory: 64}
+
+func archive(t *testing.T, contents []byte, cost seal.Cost) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := seal.NewWriter(&out, []byte(word), []byte("about it"))
+	w, err := seal.NewWriter(&out, []byte(word), []byte("about it"), cost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +195,7 @@ func TestArchive(t *testing.T) {
 	const chunk = 64 << 10
 	for _, n := range []int{0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk} {
 		contents := bytes.Repeat([]byte("0123456789abcdef"), n/16+1)[:n]
-		b := archive(t, contents)
+		b := archive(t, contents, cheap)
 		got, about, err := unarchive(b, word)
 		if err != nil || !bytes.Equal(got, contents) || string(about) != "about it" {
 			t.Errorf("%d bytes came back as %d about %q, %v", n, len(got), about, err)
@@ -205,7 +209,7 @@ func TestArchive(t *testing.T) {
 func TestArchiveRefuses(t *testing.T) {
 	const chunk = 64<<10 + 16
 	contents := bytes.Repeat([]byte("abcdefgh"), 20000) // three chunks
-	good := archive(t, contents)
+	good := archive(t, contents, cheap)
 	body := len(good) - len(contents) - 3*16 // where the chunks begin
 	changed := func(at int) []byte {
 		b := bytes.Clone(good)
@@ -250,7 +254,24 @@ func TestArchiveRefuses(t *testing.T) {
 			}
 		})
 	}
-	if _, err := seal.NewWriter(io.Discard, nil, nil); err == nil {
+	if _, err := seal.NewWriter(io.Discard, nil, nil, cheap); err == nil {
 		t.Error("an empty passphrase was taken")
+	}
+}
+
+// An archive that is kept has the proper cost in its head; a cost that no reader
+// takes cannot be written.
+func TestArchiveCost(t *testing.T) {
+	b := archive(t, []byte("contents"), seal.ProperCost())
+	if passes, memory := binary.BigEndian.Uint32(b[29:]), binary.BigEndian.Uint32(b[33:]); passes != 3 || memory != 32<<10 {
+		t.Errorf("%d passes over %d KiB", passes, memory)
+	}
+	if got, _, err := unarchive(b, word); err != nil || string(got) != "contents" {
+		t.Errorf("it came back as %q, %v", got, err)
+	}
+	for _, bad := range []seal.Cost{{}, {Passes: 1}, {Memory: 64}, {Passes: 101, Memory: 64}, {Passes: 1, Memory: 1<<20 + 1}} {
+		if _, err := seal.NewWriter(io.Discard, []byte(word), nil, bad); err == nil {
+			t.Errorf("the cost %+v was taken", bad)
+		}
 	}
 }
