@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	cuts = flag.Int("cuts", 50, "how often the power is cut")
+	cuts = flag.Int("cuts", 12, "how often the power is cut")
 	seed = flag.Uint64("seed", 0, "what the faults depend on; 0 for another each time")
 )
 
@@ -136,7 +136,7 @@ func (c *crash) write(s *Store, key string) (n int) {
 		c.mu.Lock()
 		c.tried[key]++
 		value := c.tried[key]
-		padding := c.random.IntN(3000)
+		padding := c.random.IntN(1000)
 		c.tell("try", key, value)
 		c.mu.Unlock()
 		done := make(chan error, 1)
