@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -92,7 +93,8 @@ func (p *boltPower) run(acks int, pause time.Duration) {
 			ready = true
 		}
 	}
-	deadline := time.After(90 * time.Second)
+	const patience = 60 * time.Second
+	deadline := time.After(patience)
 	for begun := false; !begun || count < acks; {
 		select {
 		case e, ok := <-child.events:
@@ -102,7 +104,10 @@ func (p *boltPower) run(acks int, pause time.Duration) {
 			begun = true
 			hear(e)
 		case <-deadline:
-			p.t.Fatalf("%s: %d writes in 90 s", p.round, count)
+			_ = child.cmd.Process.Signal(syscall.SIGQUIT) // it tells what it waits for
+			for range child.events {
+			}
+			p.t.Fatalf("%s: %d writes in %v: %v\n%s", p.round, count, patience, child.cmd.Wait(), child.output.String())
 		}
 	}
 	for over := time.After(pause); over != nil; {
@@ -224,6 +229,8 @@ func liveOnBolt(t *testing.T, at string) {
 		t: t, random: rand.New(rand.NewPCG(life.Seed, 5)), acked: life.Acked, tried: life.Tried,
 		elsewhere: func(config *Config) {
 			config.FS, config.Log, config.Dir = nil, LogBolt, filepath.Join(at, "data")
+			config.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+			config.Timeouts.Request = 2 * time.Minute // more than the test's patience
 		},
 		told: func(what, key string, value int) { _, _ = fmt.Fprintln(events, what, key, value) },
 	}
