@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ type host struct {
 	name, dir   string
 	https, grpc int
 	daemon      *exec.Cmd
-	log         *bytes.Buffer
+	log         *logBuffer
 }
 
 func newHost(t *testing.T, name string) *host {
@@ -101,7 +102,7 @@ func (h *host) start() {
 		h.t.Fatal(err)
 	}
 	defer l.Close()
-	h.daemon, h.log = h.command(), &bytes.Buffer{}
+	h.daemon, h.log = h.command(), &logBuffer{}
 	h.daemon.Env = append(h.daemon.Env, "NOTIFY_SOCKET="+socket)
 	h.daemon.Stdout, h.daemon.Stderr = h.log, h.log
 	began := time.Now()
@@ -451,4 +452,22 @@ func TestDebugSocket(t *testing.T) {
 	if b, err := io.ReadAll(resp.Body); err != nil || !bytes.Contains(b, []byte("goroutine profile")) {
 		t.Errorf("%s, %v", b, err)
 	}
+}
+
+// logBuffer holds what a daemon writes, and can be read meanwhile.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }

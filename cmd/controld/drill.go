@@ -59,7 +59,7 @@ func drill(cfg config, file string, passphrase []byte, out io.Writer) (err error
 	if err != nil {
 		return fmt.Errorf("backup %s: %w", file, err)
 	}
-	o, err := raftstore.OpenOffline(filepath.Join(dir, "member", "raft"), r.ID, r.Settings.ClusterID, codec, slog.New(slog.DiscardHandler))
+	o, err := raftstore.OpenOffline(r.raftIn(filepath.Join(dir, "member")), r.ID, r.Settings.ClusterID, codec, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fmt.Errorf("what was restored on trial: %w", err)
 	}

@@ -74,7 +74,7 @@ func initCluster(ctx context.Context, cfg config, adminFile string, out io.Write
 		Name: m.Name, Member: m.ID, Key: keys.Self().Key, Names: names, Addresses: addrs,
 		Public: keys.PublicDER(), Keyring: cluster.NewKeyring(own, keys.Self().Key),
 	}
-	if err := firstState(ctx, cfg, filepath.Join(dir, "raft"), m, cfg.grpcAddress(self), ca, first); err != nil {
+	if err := firstState(ctx, cfg, m.raftIn(dir), m, cfg.grpcAddress(self), ca, first); err != nil {
 		return err
 	}
 	kubeconfig, err := adminKubeconfig(ca, cfg.server(self), now)

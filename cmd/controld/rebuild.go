@@ -27,9 +27,10 @@ import (
 // folder stays until that is done. A member that knows of no others stops.
 
 // raftDir is the folder of the member's Raft data: another one for each id.
-func (m member) raftDir(dataDir string) string {
-	return filepath.Join(memberDir(dataDir), or(m.Raft, "raft"))
-}
+func (m member) raftDir(dataDir string) string { return m.raftIn(memberDir(dataDir)) }
+
+// raftIn is the same for a member's folder dir, which may still be being made.
+func (m member) raftIn(dir string) string { return filepath.Join(dir, or(m.Raft, "raft")) }
 
 // rewrite writes member.json anew, as a whole.
 func (m member) rewrite(dataDir string) error {

@@ -49,6 +49,11 @@ func TestLostData(t *testing.T) {
 	lostDisk(ctx, t, client, c1, c2, three["c2"])
 
 	three = memberIDs(ctx, t, client, "c1", "c2", "c3")
+	// The folder of a member that was rebuilt has another name.
+	_ = c3.stop(syscall.SIGKILL) // says that it was killed
+	if out, err := c3.do("recover", "--show"); err != nil || !strings.Contains(out, "this member:    "+three["c3"]) {
+		t.Errorf("recover after a rebuild: %v\n%s", err, out)
+	}
 	if _, err := client.RemoveMember(ctx, &wherryv1.RemoveMemberRequest{Id: three["c3"]}); err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func revive(cfg config, b *backup.Backup, self netip.Addr, dir string, now time.
 		return r, err
 	}
 	b.State.Jump(r.revision)
-	return r, raftstore.Install(filepath.Join(dir, "raft"), r.ID, r.Settings.ClusterID, cfg.grpcAddress(self), b.State, slog.New(slog.DiscardHandler))
+	return r, raftstore.Install(r.raftIn(dir), r.ID, r.Settings.ClusterID, cfg.grpcAddress(self), b.State, slog.New(slog.DiscardHandler))
 }
 
 // writeAdmin writes an administrator's kubeconfig where there is none.

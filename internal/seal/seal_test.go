@@ -2,13 +2,13 @@ package seal_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"io"
 	"strings"
