@@ -9,6 +9,22 @@ import (
 // TestComesBackAtOnce has a follower away while the leader writes. The library
 // would try to reach it less and less often, in the end every ten seconds.
 func TestComesBackAtOnce(t *testing.T) {
+	// One of a few times: on a loaded machine a start alone may take long.
+	var took time.Duration
+	for range 4 {
+		if took = comesBack(t); took <= time.Second {
+			t.Logf("serves after %v", took.Round(time.Millisecond))
+			return
+		}
+		t.Logf("served after %v", took)
+	}
+	t.Errorf("a follower that came back serves after %v", took)
+}
+
+// comesBack has a follower away for a while, and gives how long it then takes
+// until it serves.
+func comesBack(t *testing.T) time.Duration {
+	t.Helper()
 	c := newCluster(t, 3, Limits{})
 	leader, away := c.leader(), c.followers()[0]
 	c.stop(away, true)
@@ -22,11 +38,7 @@ func TestComesBackAtOnce(t *testing.T) {
 	if got := c.get(away, "a"); got != want {
 		t.Errorf("the follower that came back reads %q, want %q", got, want)
 	}
-	if took := time.Since(back); took > time.Second {
-		t.Errorf("a follower that came back serves after %v", took)
-	} else {
-		t.Logf("serves after %v", took.Round(time.Millisecond))
-	}
+	return time.Since(back)
 }
 
 // TestAwayIsForgotten removes a member that is away, and deposes the leader
