@@ -39,7 +39,7 @@ func resident(t *testing.T, pid int) int {
 // TestIdleWatches opens 10,000 watches of one controld over ten connections and
 // prints what each takes; the daemon goes on, and a write reaches them all.
 func TestIdleWatches(t *testing.T) {
-	const connections, each, most = 12, 834, 128 << 10
+	const connections, each, most = 12, 834, watchMemory
 	h := newHost(t, "c1")
 	if out, err := h.do("init", "--admin-kubeconfig", h.kubeconfig()); err != nil {
 		t.Fatalf("%v: %s", err, out)
