@@ -40,7 +40,7 @@ func TestSilentNode(t *testing.T) {
 	c.node("n2")
 	c.make(&corev1.Service{}, `{metadata: {name: web, namespace: default}, spec: {selector: {app: web}, ports: [{port: 80}]}}`)
 	c.make(&appsv1.Deployment{}, `{metadata: {name: web, namespace: default}, spec: {replicas: 4, selector: {matchLabels: {app: web}},
-	  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: "web:1"}], tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}]}}}}`)
+	  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: "web:1"}], tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 4}]}}}}`)
 	rolledOut(c, "web", "web:1", 4)
 	endpoints := func(n int) {
 		t.Helper()
