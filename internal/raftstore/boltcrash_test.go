@@ -231,6 +231,7 @@ func liveOnBolt(t *testing.T, at string) {
 			config.FS, config.Log, config.Dir = nil, LogBolt, filepath.Join(at, "data")
 			config.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 			config.Timeouts.Request = 2 * time.Minute // more than the test's patience
+			config.Limits.Mem.RingBytes = 4 << 20     // three snapshots must fit onto the disk
 		},
 		told: func(what, key string, value int) { _, _ = fmt.Fprintln(events, what, key, value) },
 	}

@@ -329,6 +329,10 @@ func snapshotDue(bytes, entries, limit, last uint64) bool {
 	return (bytes >= logBytes || entries >= limit) && bytes >= last/2
 }
 
+// snapshotRetry is how long a replica rests after a snapshot that could not be
+// made, as on a full disk: the next write alone changes nothing.
+const snapshotRetry = 5 * time.Second
+
 // compactLog makes a snapshot whenever the log has grown enough, and lets the
 // library cut the log behind it.
 func (s *Store) compactLog() {
@@ -351,7 +355,11 @@ func (s *Store) compactLog() {
 		case err == nil:
 			s.disk.logs.snapshotted()
 		case !errors.Is(err, raft.ErrNothingNewToSnapshot) && s.ctx.Err() == nil:
-			s.log.Warn("snapshot could not be made", "err", err)
+			s.log.Warn("snapshot could not be made", "err", err, "retry", snapshotRetry)
+			select {
+			case <-time.After(snapshotRetry):
+			case <-s.ctx.Done():
+			}
 		}
 	}
 }

@@ -185,16 +185,24 @@ func (w *snapshotSink) Cancel() error {
 	return errors.Join(w.f.Close(), w.s.fs.Remove(w.path+snapshotMade))
 }
 
-// prune removes all but the newest.
+// prune removes all but the newest, for good: a power cut must not bring them
+// back, or a machine that loses power often fills its disk with them.
 func (s *snapshots) prune() error {
 	names, err := s.names()
 	if err != nil {
 		return err
 	}
-	for _, name := range names[min(len(names), snapshotsKept):] {
+	old := names[min(len(names), snapshotsKept):]
+	if len(old) == 0 {
+		return nil
+	}
+	for _, name := range old {
 		if err := s.fs.Remove(filepath.Join(s.dir, name)); err != nil {
 			return fmt.Errorf("remove old snapshot: %w", err)
 		}
+	}
+	if err := s.fs.SyncDir(s.dir); err != nil {
+		return fmt.Errorf("remove old snapshots: %w", err)
 	}
 	return nil
 }
