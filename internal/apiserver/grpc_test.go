@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	corev1 "k8s.io/api/core/v1"
@@ -21,32 +19,14 @@ import (
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/apiserver"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // dial serves the cluster over gRPC on the loopback, with gRPC's own limits.
 func (c *cluster) dial(user func(context.Context) (api.User, error)) wherryv1.ResourcesClient {
 	t := c.t
 	t.Helper()
-	srv := grpc.NewServer(grpc.UnaryInterceptor(apierr.ServerUnary), grpc.StreamInterceptor(apierr.ServerStream))
-	wherryv1.RegisterResourcesServer(srv, apiserver.NewService(c.api, user))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUnaryInterceptor(apierr.ClientUnary), grpc.WithStreamInterceptor(apierr.ClientStream))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	conn := testkit.GRPC(t, func(srv *grpc.Server) { wherryv1.RegisterResourcesServer(srv, apiserver.NewService(c.api, user)) })
 	return wherryv1.NewResourcesClient(conn)
 }
 

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"testing"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -18,6 +16,7 @@ import (
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/kinds/core"
 	"github.com/wherry-project/wherry/internal/store"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // podsClient serves the Pods service over a store with two pods, neither of
@@ -44,25 +43,7 @@ func podsClient(t *testing.T, may func(verb, sub string) error) wherryv1.PodsCli
 		Identify:  func(context.Context) (api.User, error) { return api.User{Name: "joe"}, nil },
 		Authorize: func(_ api.User, a api.Target, verb string) error { return may(verb, a.Resource+"/"+a.Subresource) },
 	})
-	srv := grpc.NewServer(grpc.ChainUnaryInterceptor(apierr.ServerUnary), grpc.ChainStreamInterceptor(apierr.ServerStream))
-	wherryv1.RegisterPodsServer(srv, d.Pods())
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithChainStreamInterceptor(apierr.ClientStream))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	conn := testkit.GRPC(t, func(srv *grpc.Server) { wherryv1.RegisterPodsServer(srv, d.Pods()) })
 	return wherryv1.NewPodsClient(conn)
 }
 

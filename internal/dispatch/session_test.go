@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/anypb"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,25 +51,7 @@ func newMember(t *testing.T, user api.User) *member {
 		Leader:   func() bool { return true }, Controls: func() []string { return []string{"c1:7443"} },
 		Cluster: dispatch.Cluster{Domain: "cluster.local"}, Slow: 500 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	})
-	srv := grpc.NewServer(grpc.StreamInterceptor(apierr.ServerStream))
-	wherryv1.RegisterNodesServer(srv, m.nodes)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStreamInterceptor(apierr.ClientStream))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	conn := testkit.GRPC(t, func(srv *grpc.Server) { wherryv1.RegisterNodesServer(srv, m.nodes) })
 	m.node = wherryv1.NewNodesClient(conn)
 	return m
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -16,7 +15,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,6 +28,7 @@ import (
 	"github.com/wherry-project/wherry/internal/apiserver"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/pki"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // step is one call of the API, however it is made.
@@ -330,26 +329,7 @@ func dialGRPC(t *testing.T, c *cluster) *overGRPC {
 		}
 		return api.User{Name: "kubernetes-admin", Groups: []string{"system:masters"}}, nil
 	}
-	srv := grpc.NewServer(grpc.UnaryInterceptor(apierr.ServerUnary), grpc.StreamInterceptor(apierr.ServerStream))
-	wherryv1.RegisterResourcesServer(srv, apiserver.NewService(c.api, user))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUnaryInterceptor(apierr.ClientUnary), grpc.WithStreamInterceptor(apierr.ClientStream))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		conn.Close()
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	conn := testkit.GRPC(t, func(srv *grpc.Server) { wherryv1.RegisterResourcesServer(srv, apiserver.NewService(c.api, user)) })
 	return &overGRPC{c, wherryv1.NewResourcesClient(conn)}
 }
 
