@@ -64,11 +64,7 @@ func TestChaos(t *testing.T) {
 	ns := namespace(t)
 	apply(t, ns, chaosYAML+podYAML("near", "n1", helloImage, "args: [sleep]")+podYAML("far", "n2", helloImage, "args: [sleep]"))
 	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=60s")
-	w := &writer{k: kube(t, ""), ns: ns}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); w.run(ctx) }()
-	defer func() { cancel(); <-done }()
+	w := startWriter(t, ns)
 	replicas := 4
 	for until := time.Now().Add(length); time.Now().Before(until); {
 		fault := chaos(t.Context(), r)
@@ -96,8 +92,7 @@ func TestChaos(t *testing.T) {
 	if err := mendSoon(); err != nil {
 		t.Fatalf("mend: %v", err)
 	}
-	cancel()
-	<-done
+	w.end()
 	t.Logf("%d writes acknowledged, %d not, longest pause %v", len(w.acked), len(w.errs), w.worst.Round(time.Millisecond))
 	w.check(t)
 	if got := wherry(t, "-n", ns, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); got != strconv.Itoa(replicas) {

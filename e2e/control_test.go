@@ -31,6 +31,18 @@ type writer struct {
 	count atomic.Int64
 	worst time.Duration // between two acknowledgements
 	errs  []string
+	end   func() // stops it, and waits until it has; may be called twice
+}
+
+// startWriter lets a writer write until its end is called, or the test's.
+func startWriter(t *testing.T, ns string) *writer {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	w, done := &writer{k: kube(t, ""), ns: ns}, make(chan struct{})
+	w.end = func() { cancel(); <-done }
+	go func() { defer close(done); w.run(ctx) }()
+	t.Cleanup(w.end)
+	return w
 }
 
 func (w *writer) run(ctx context.Context) {
@@ -79,11 +91,7 @@ func (w *writer) check(t *testing.T) {
 func TestLeaderKilled(t *testing.T) {
 	breaks(t)
 	ns := namespace(t)
-	w := &writer{k: kube(t, ""), ns: ns}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); w.run(ctx) }()
-	defer func() { cancel(); <-done }()
+	w := startWriter(t, ns)
 	var gaps []string
 	for range 3 {
 		more(t, w, 50)
@@ -109,8 +117,7 @@ func TestLeaderKilled(t *testing.T) {
 		testkit.Eventually(t, 20*time.Second, func() error { return whole(t.Context()) })
 	}
 	more(t, w, 20)
-	cancel()
-	<-done
+	w.end()
 	w.check(t)
 	t.Logf("%d writes acknowledged, %d failed; leader killed to the next writes: %s; longest pause %v", len(w.acked), len(w.errs), strings.Join(gaps, ", "), w.worst.Round(time.Millisecond))
 	for _, e := range w.errs {
@@ -136,11 +143,7 @@ func more(t *testing.T, w *writer, n int64) {
 func TestFollowersKilled(t *testing.T) {
 	breaks(t)
 	ns := namespace(t)
-	w := &writer{k: kube(t, ""), ns: ns}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); w.run(ctx) }()
-	defer func() { cancel(); <-done }()
+	w := startWriter(t, ns)
 	for _, c := range controls {
 		if c == leader(t) {
 			continue
@@ -154,8 +157,7 @@ func TestFollowersKilled(t *testing.T) {
 		}
 		testkit.Eventually(t, 20*time.Second, func() error { return whole(t.Context()) })
 	}
-	cancel()
-	<-done
+	w.end()
 	w.check(t)
 }
 
@@ -267,11 +269,7 @@ func TestNoMajority(t *testing.T) {
 func TestControlStopped(t *testing.T) {
 	breaks(t)
 	ns := namespace(t)
-	w := &writer{k: kube(t, ""), ns: ns}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); w.run(ctx) }()
-	defer func() { cancel(); <-done }()
+	w := startWriter(t, ns)
 	for range 3 {
 		more(t, w, 30)
 		was := leader(t)
@@ -286,8 +284,7 @@ func TestControlStopped(t *testing.T) {
 		}
 		testkit.Eventually(t, 20*time.Second, func() error { return whole(t.Context()) })
 	}
-	cancel()
-	<-done
+	w.end()
 	w.check(t)
 	t.Logf("%d writes, %d failed, longest pause %v", len(w.acked), len(w.errs), w.worst.Round(time.Millisecond))
 	if len(w.errs) > 0 {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,11 +17,7 @@ import (
 func TestDiskLost(t *testing.T) {
 	breaks(t)
 	ns := namespace(t)
-	w := &writer{k: kube(t, ""), ns: ns}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); w.run(ctx) }()
-	defer func() { cancel(); <-done }()
+	w := startWriter(t, ns)
 	more(t, w, 30)
 	lost := follower(t)
 
@@ -49,8 +44,7 @@ func TestDiskLost(t *testing.T) {
 	_ = suite.Kill(t.Context(), lost, "") // it may have stopped
 	joinAnew(t, lost)
 	more(t, w, 30)
-	cancel()
-	<-done
+	w.end()
 	w.check(t)
 }
 

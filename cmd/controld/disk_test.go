@@ -13,15 +13,15 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // TestDiskFull fills the disk of a controld, which is a small file system of the
 // test. Writes are refused and say why, reads go on, and when there is room
 // writes do too, and an Event tells of it.
 func TestDiskFull(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounts a file system: needs root")
-	}
+	testkit.NeedsRoot(t)
 	h := newHost(t, "c1")
 	data := filepath.Join(h.dir, "data")
 	if err := os.Mkdir(data, 0o700); err != nil {
