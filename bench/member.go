@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/heap"
 	"github.com/wherry-project/wherry/internal/kinds"
 	"github.com/wherry-project/wherry/internal/raftstore"
 	"github.com/wherry-project/wherry/internal/store"
@@ -58,6 +59,8 @@ func member(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	creds := credentials.NewTLS(conf)
+	// As controld.
+	go heap.Keep(ctx, heap.Config{Percent: 50, Room: 48 << 20, Every: 5 * time.Second, Rest: 8 << 20})
 	s, err := raftstore.Open(raftstore.Config{
 		Log: *kind, ID: *name, Address: *address, Dir: *dir, Codec: api.NewCodec(kinds.Table(), 16<<20),
 		Dial: func(_ context.Context, address string) (grpc.ClientConnInterface, error) {

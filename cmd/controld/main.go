@@ -6,12 +6,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
+	"time"
 	_ "time/tzdata" // the time zones of cron jobs, whatever the machine has
 
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-project/wherry/internal/daemon"
+	"github.com/wherry-project/wherry/internal/heap"
 )
 
 // version is set by the linker.
@@ -38,8 +39,8 @@ func command() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	withConfig(root, func(ctx context.Context, cfg config, _ []string) error {
-		if os.Getenv("GOGC") == "" { // memory is dearer than the collector's time
-			debug.SetGCPercent(50)
+		if os.Getenv("GOGC") == "" {
+			go heap.Keep(ctx, heap.Config{Percent: 50, Room: 48 << 20, Every: 5 * time.Second, Rest: 8 << 20})
 		}
 		return run(ctx, cfg)
 	})
