@@ -4,6 +4,7 @@
 package testkit
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -35,17 +36,52 @@ func Needs(t testing.TB, has bool, reason string) {
 	}
 }
 
+// endsWithin is how long goroutines may take to end that were told to: long,
+// for a busy machine lets them wait.
+const endsWithin = 20 * time.Second
+
 // Leaks fails the test if, at its end, a goroutine runs that did not run when
 // Leaks was called. Call it first, so that it looks last: after every other
 // cleanup.
 func Leaks(t testing.TB) {
 	t.Helper()
+	leaks(t, endsWithin)
+}
+
+func leaks(t testing.TB, patience time.Duration) {
+	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() {
 		if !t.Failed() {
-			goleak.VerifyNone(t, before)
+			if err := ended(patience, before); err != nil {
+				t.Error(err)
+			}
 		}
 	})
+}
+
+// LeaksMain runs a package's tests and gives the exit code. It is 1 if
+// goroutines are left when all have passed.
+func LeaksMain(m *testing.M, but ...goleak.Option) int {
+	code := m.Run()
+	if code != 0 {
+		return code
+	}
+	if err := ended(endsWithin, but...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// ended waits until no goroutine is left; goleak itself waits half a second.
+func ended(patience time.Duration, but ...goleak.Option) error {
+	for deadline := time.Now().Add(patience); ; {
+		err := goleak.Find(but...)
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // Eventually calls cond until it returns nil. When timeout has passed the test

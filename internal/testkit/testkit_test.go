@@ -2,8 +2,11 @@ package testkit
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -60,7 +63,7 @@ func TestNeeds(t *testing.T) {
 func TestLeaks(t *testing.T) {
 	stop := make(chan struct{})
 	v := &verdict{TB: t}
-	Leaks(v)
+	leaks(v, 0)
 	v.cleanups[0]()
 	if v.failed {
 		t.Error("nothing leaked, yet it failed")
@@ -70,6 +73,14 @@ func TestLeaks(t *testing.T) {
 	close(stop)
 	if !v.failed {
 		t.Error("a goroutine leaked unseen")
+	}
+	// One that takes its time is none.
+	v = &verdict{TB: t}
+	Leaks(v)
+	go func() { time.Sleep(time.Second) }()
+	v.cleanups[0]()
+	if v.failed {
+		t.Error("a goroutine that ends within a second counts as leaked")
 	}
 }
 
@@ -88,5 +99,20 @@ func TestEventually(t *testing.T) {
 	}
 	if v := judge(t, func(v *verdict) { Eventually(v, time.Millisecond, func() error { return errors.New("never") }) }); v.fatal == "" {
 		t.Error("what never comes was not a failure")
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	a, b := Loopback(), Loopback()
+	if a == b || !a.IsLoopback() || !b.IsLoopback() {
+		t.Errorf("addresses %v and %v", a, b)
+	}
+	l, err := net.Listen("tcp", netip.AddrPortFrom(a, FreePort(t, a)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := net.Dial("tcp", Refusing(t)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("where nobody listens: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -23,18 +24,19 @@ import (
 	utilexec "k8s.io/client-go/util/exec"
 
 	"github.com/wherry-project/wherry/internal/apierr"
+	"github.com/wherry-project/wherry/internal/testkit"
 	"github.com/wherry-project/wherry/internal/upgrade"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	os.Exit(testkit.LeaksMain(m,
 		// Ends a second after the connection.
 		goleak.IgnoreAnyFunction("github.com/moby/spdystream.(*Connection).shutdown"),
 		// What a client leaves behind that is cancelled.
 		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*stream).Read"),
 		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*streamProtocolV4).stream"),
 		goleak.IgnoreAnyFunction("k8s.io/client-go/tools/remotecommand.(*heartbeat).start"),
-	)
+	))
 }
 
 // serve runs a session behind a server; the query says which streams.
