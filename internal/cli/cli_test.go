@@ -33,6 +33,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/apierr"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // server is a controld's gRPC as far as the commands go; it keeps what it is
@@ -337,14 +338,10 @@ func TestFallback(t *testing.T) {
 func TestUnreachable(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	_, _, kubeconfig := serve(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close() // nobody listens there
+	closed := testkit.Refusing(t)
 	for _, args := range []string{"cluster members", "image list", "image import -"} {
-		_, _, err = execute("", append(strings.Fields(args), "--kubeconfig", kubeconfig, "--grpc-address", l.Addr().String())...)
-		want := "The connection to the server " + l.Addr().String() + " was refused - did you specify the right host or port?"
+		_, _, err := execute("", append(strings.Fields(args), "--kubeconfig", kubeconfig, "--grpc-address", closed)...)
+		want := "The connection to the server " + closed + " was refused - did you specify the right host or port?"
 		if msg, ok := cmdutil.StandardErrorMessage(err); !ok || msg != want {
 			t.Errorf("%s: %q, %v", args, msg, err)
 		}

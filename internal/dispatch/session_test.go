@@ -42,6 +42,13 @@ type member struct {
 
 func newMember(t *testing.T, user api.User) *member {
 	t.Helper()
+	return newMemberWith(t, user, 0)
+}
+
+// newMemberWith is newMember where a node that reads nothing for so long is cut
+// off.
+func newMemberWith(t *testing.T, user api.User, slow time.Duration) *member {
+	t.Helper()
 	testkit.Leaks(t)
 	codec := api.NewCodec(kinds.Table(), 1<<20)
 	m := &member{t: t, codec: codec, store: store.NewLocal(codec)}
@@ -49,7 +56,7 @@ func newMember(t *testing.T, user api.User) *member {
 		Store: m.store, Codec: codec, As: func(api.User) dispatch.Door { return noDoor{} },
 		Identify: func(context.Context) (api.User, error) { return user, nil },
 		Leader:   func() bool { return true }, Controls: func() []string { return []string{"c1:7443"} },
-		Cluster: dispatch.Cluster{Domain: "cluster.local"}, Slow: 500 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
+		Cluster: dispatch.Cluster{Domain: "cluster.local"}, Slow: slow, Log: slog.New(slog.DiscardHandler),
 	})
 	conn := testkit.GRPC(t, func(srv *grpc.Server) { wherryv1.RegisterNodesServer(srv, m.nodes) })
 	m.node = wherryv1.NewNodesClient(conn)
@@ -275,11 +282,11 @@ func TestHelloIsRefused(t *testing.T) {
 
 // A node that reads nothing is cut off, and costs nobody else anything.
 func TestSlowNodeIsCutOff(t *testing.T) {
-	m := newMember(t, n1())
+	m := newMemberWith(t, n1(), 500*time.Millisecond)
 	m.welcomed() // and then it reads no more
 	big := strings.Repeat("x", 200_000)
 	began := time.Now()
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, time.Minute, func() error {
 		m.write(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "demo", Name: "web", Annotations: map[string]string{"x": big, "n": fmt.Sprint(time.Since(began))}}})
 		if got := m.nodes.Nodes(); len(got) > 0 {
 			return fmt.Errorf("sessions %v", got)
@@ -348,12 +355,15 @@ func TestStreamThatIsNeverOpened(t *testing.T) {
 	m.write(onNode("p", "n1"))
 	s := m.welcomed()
 	m.delta(s)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if _, err := m.nodes.Dial(ctx, api.User{}, "demo", "p", 80); !errors.Is(err, apierr.ErrUnavailable) {
+	dialled := make(chan error, 1)
+	go func() { _, err := m.nodes.Dial(ctx, api.User{}, "demo", "p", 80); dialled <- err }()
+	open := m.next(s).GetOpenStream()
+	cancel()
+	if err := <-dialled; !errors.Is(err, apierr.ErrUnavailable) {
 		t.Errorf("answered %v", err)
 	}
-	open := m.next(s).GetOpenStream()
 	late, err := m.node.Stream(t.Context())
 	if err != nil {
 		t.Fatal(err)

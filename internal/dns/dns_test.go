@@ -76,7 +76,7 @@ func serve(t testing.TB, cfg Config, r *Records) *Server {
 
 func exchange(t testing.TB, s *Server, network string, m *dns.Msg) *dns.Msg {
 	t.Helper()
-	c := dns.Client{Net: network, Timeout: 8 * time.Second, UDPSize: maxUDP}
+	c := dns.Client{Net: network, Timeout: time.Minute, UDPSize: maxUDP}
 	got, _, err := c.Exchange(m, s.Addresses()[0].String())
 	if err != nil {
 		t.Fatalf("%s %v: %v", network, m.Question, err)

@@ -51,9 +51,10 @@ type question struct {
 
 // flight is a question under way.
 type flight struct {
-	done chan struct{} // closed when the rest is there
-	msg  *dns.Msg
-	err  error
+	asking int           // how many want to know; guarded by the forwarder's mu
+	done   chan struct{} // closed when the rest is there
+	msg    *dns.Msg
+	err    error
 }
 
 func newForwarder(cfg Config) *forwarder {
@@ -140,9 +141,10 @@ func (f *forwarder) join(key question) (*flight, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl := f.flights[key]; fl != nil {
+		fl.asking++
 		return fl, false
 	}
-	fl := &flight{done: make(chan struct{})}
+	fl := &flight{asking: 1, done: make(chan struct{})}
 	f.flights[key] = fl
 	return fl, true
 }

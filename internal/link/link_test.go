@@ -52,7 +52,7 @@ func TestLinks(t *testing.T) {
 		t.Errorf("eth0 is %+v", e)
 	}
 	ok(t, inner.SetUp("eth0"))
-	testkit.Eventually(t, time.Second, func() error {
+	testkit.Eventually(t, 20*time.Second, func() error {
 		if l := find(t, h, "outer"); !l.Run {
 			return errors.New("outer has no carrier")
 		}

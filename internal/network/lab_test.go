@@ -119,12 +119,12 @@ func (l *lab) serve(ns, address string) {
 // ask connects and returns the address that the server saw.
 func ask(ns, address string) (seen string, err error) {
 	err = netns.Do(ns, func() error {
-		c, err := net.DialTimeout("tcp4", address, 2*time.Second)
+		c, err := net.DialTimeout("tcp4", address, 20*time.Second)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			return err
 		}
 		seen, err = bufio.NewReader(c).ReadString('\n')

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -91,6 +92,10 @@ func (l *Link) sends(se *session, sent map[string]sending, node **wherryv1.NodeS
 }
 
 func TestStatusIsSaidUntilAcknowledged(t *testing.T) {
+	synctest.Test(t, statusIsSaid)
+}
+
+func statusIsSaid(t *testing.T) {
 	l, _ := newLink()
 	a, b := &session{l: l, addr: "a"}, &session{l: l, addr: "b"}
 	say := func(uid string, terminated bool) {

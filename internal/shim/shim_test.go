@@ -270,7 +270,7 @@ func TestProcessIsNotItsPid(t *testing.T) {
 	if !p.Alive() {
 		t.Error("killed in place of another")
 	}
-	if err := p.Kill(5 * time.Second); err != nil {
+	if err := p.Kill(20 * time.Second); err != nil {
 		t.Error(err)
 	}
 	<-waited
@@ -309,7 +309,7 @@ func TestCgroup(t *testing.T) {
 	root := fmt.Sprintf("/wherry-shim-test-%d", os.Getpid())
 	path := root + "/pod/ctr"
 	t.Cleanup(func() {
-		if err := g.Kill(root, time.Second); err != nil {
+		if err := g.Kill(root, 20*time.Second); err != nil {
 			t.Error(err)
 		}
 		if err := g.Remove(root); err != nil {
@@ -345,7 +345,7 @@ func TestCgroup(t *testing.T) {
 	if err := g.Remove(path); err == nil {
 		t.Error("removed with a process in it")
 	}
-	if err := g.Kill(root, 5*time.Second); err != nil {
+	if err := g.Kill(root, 20*time.Second); err != nil {
 		t.Error(err)
 	}
 	if n := g.OOMKills(path); n != 0 {

@@ -153,7 +153,7 @@ func (s *sink) Write(p []byte) (int, error) {
 
 func (s *sink) is(t *testing.T, want string) {
 	t.Helper()
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, 30*time.Second, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.b.String() != want {

@@ -161,10 +161,15 @@ func (r *rack) serve(ns, address, name string) {
 	r.t.Cleanup(func() { ln.Close(); pc.Close(); <-done; <-done })
 }
 
+// patience is for a busy machine.
+const patience = 20 * time.Second
+
 // dial connects from within a namespace.
-func dial(ns, proto, to string) (c net.Conn, err error) {
+func dial(ns, proto, to string) (c net.Conn, err error) { return dialWithin(ns, proto, to, patience) }
+
+func dialWithin(ns, proto, to string, limit time.Duration) (c net.Conn, err error) {
 	err = netns.Do(ns, func() (err error) {
-		c, err = net.DialTimeout(proto, to, time.Second)
+		c, err = net.DialTimeout(proto, to, limit)
 		return err
 	})
 	return c, err
@@ -172,7 +177,7 @@ func dial(ns, proto, to string) (c net.Conn, err error) {
 
 // talk sends a line and returns the answer.
 func talk(c net.Conn) (string, error) {
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	if c.RemoteAddr().Network() == "udp" {
@@ -212,12 +217,11 @@ func (r *rack) answers(ns, proto, to string, want ...string) {
 
 func (r *rack) refused(ns, proto, to string) {
 	r.t.Helper()
-	start := time.Now()
 	got, err := ask(ns, proto, to)
 	// On the node itself the kernel tells a UDP sender at once, by EPERM.
 	sent := proto == "udp4" && errors.Is(err, syscall.EPERM)
-	if !sent && !errors.Is(err, syscall.ECONNREFUSED) || time.Since(start) > 500*time.Millisecond {
-		r.t.Errorf("%s %s: %q, %v after %v; want it refused at once", proto, to, got, err, time.Since(start))
+	if !sent && !errors.Is(err, syscall.ECONNREFUSED) {
+		r.t.Errorf("%s %s: %q, %v; want it refused", proto, to, got, err)
 	}
 }
 
@@ -323,7 +327,7 @@ func TestChanges(t *testing.T) {
 		t.Fatalf("removed service answers %q", got)
 	}
 	r.apply(0, udp(at(a)))
-	testkit.Eventually(t, 2*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		got, err := talk(conn) // the first write may still report the refusal
 		if err == nil && got != "a"+from {
 			return fmt.Errorf("answer %q", got)
@@ -366,7 +370,8 @@ func TestTakesOver(t *testing.T) {
 	if err := other.Commit(t.Context(), nft.Changes{Family: nft.IPv4, Table: tableName, Remove: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ask(r.nodes[0], "tcp4", "10.96.1.1:80"); err == nil {
+	if c, err := dialWithin(r.nodes[0], "tcp4", "10.96.1.1:80", time.Second); err == nil {
+		c.Close()
 		t.Fatal("the service answers without rules")
 	}
 	r.apply(0, []Service{tcp("demo/a", "10.96.1.1", at(b))})
@@ -390,7 +395,7 @@ func TestAffinity(t *testing.T) {
 			port.Endpoints = append(port.Endpoints, at(pods[n]))
 		}
 		s := service("demo/sticky", "10.96.1.1", port)
-		s.Affinity = 10 * time.Second
+		s.Affinity = 10 * time.Minute // longer than the test, on any machine
 		return []Service{s}
 	}
 	who := func(ns, to string) string {

@@ -313,6 +313,7 @@ func TestSharedProcessNamespace(t *testing.T) {
 	if got, _ := p.run(nil, "read", "/proc/1/comm"); got != "podshim" && got != "exe" {
 		t.Errorf("process 1 is %q", got)
 	}
+	awaitLog(t, filepath.Join(p.logs, c.ID+".log"), "waiting") // it does not end by SIGTERM from now on
 	if c, err := p.r.StopContainer(t.Context(), "p", c.ID, 0, 50*time.Millisecond); err != nil || c.ExitCode != 137 {
 		t.Errorf("%+v, %v", c, err)
 	}

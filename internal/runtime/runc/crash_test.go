@@ -22,7 +22,8 @@ import (
 	"github.com/wherry-project/wherry/internal/testkit"
 )
 
-const patience = 20 * time.Second
+// patience is for a busy machine.
+const patience = time.Minute
 
 // noded starts this program as a noded, which starts a sandbox with a container,
 // and returns the container's pid.
@@ -95,6 +96,17 @@ func logText(t *testing.T, path string) string {
 	return out.String()
 }
 
+// awaitLog waits until a container has written a line.
+func awaitLog(t *testing.T, path, line string) {
+	t.Helper()
+	testkit.Eventually(t, patience, func() error {
+		if b, err := os.ReadFile(path); err != nil || !strings.Contains(string(b), " "+line+"\n") {
+			return fmt.Errorf("the log is %q, %w, without %q", b, err, line)
+		}
+		return nil
+	})
+}
+
 func findContainer(t *testing.T, r *Runtime, sandbox, id string) runtime.Container {
 	t.Helper()
 	all, err := r.List(t.Context())
@@ -121,13 +133,7 @@ func TestKilledNodedLeavesContainerAlone(t *testing.T) {
 	if c.PID != pid || c.State != runtime.Running {
 		t.Fatalf("started as %d, found %+v", pid, c)
 	}
-	testkit.Eventually(t, patience, func() error { // the start may be answered a moment before the program takes over
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err == nil && !strings.HasPrefix(string(b), runtimetest.Path) {
-			err = fmt.Errorf("process %d is %q", pid, b)
-		}
-		return err
-	})
+	awaitLog(t, filepath.Join(logs, "c.log"), "waiting") // and so for signals
 	var err error
 	if c, err = r.StopContainer(t.Context(), "p", "c", 0, patience); err != nil || c.ExitCode != 4 {
 		t.Errorf("%+v, %v", c, err)

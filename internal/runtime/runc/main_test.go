@@ -12,7 +12,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/wherry-project/wherry/internal/runtime"
 	"github.com/wherry-project/wherry/internal/runtime/runtimetest"
@@ -119,7 +118,7 @@ func newConfig(t testing.TB) Config {
 		}
 		r.Close()
 		nothingLeft(t, cfg)
-		if err := r.groups.Kill(cfg.CgroupRoot, time.Second); err != nil {
+		if err := r.groups.Kill(cfg.CgroupRoot, patience); err != nil {
 			t.Error(err)
 		}
 		if err := r.groups.Remove(cfg.CgroupRoot); err != nil {

@@ -77,7 +77,8 @@ type env struct {
 	joined chan struct{}
 }
 
-const patience = 20 * time.Second
+// patience is for a busy machine.
+const patience = time.Minute
 
 func (e *env) open() {
 	e.rt = e.host.Open(e.T)
@@ -328,7 +329,7 @@ func stopKills(e *env) {
 	if err != nil || c.ExitCode != 137 || c.Signal != syscall.SIGKILL || c.State != runtime.Exited || c.OOMKilled {
 		e.Fatalf("%+v, %v", c, err)
 	}
-	if took := time.Since(began); took < 100*time.Millisecond || took > 5*time.Second {
+	if took := time.Since(began); took < 100*time.Millisecond || took > patience {
 		e.Errorf("killed after %v", took)
 	}
 	e.start("p", "d", "stubborn")
