@@ -3,6 +3,7 @@ package heap
 import (
 	"context"
 	"errors"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
@@ -72,18 +73,20 @@ func TestKeep(t *testing.T) {
 	}
 	percent := func() uint64 { return gauge("/gc/gogc:percent") }
 	eventually("much room for little", func() bool { return percent() > 200 })
-	held := make([]byte, 256<<20)
-	for i := range held {
+	held := make([]byte, 96<<20)
+	for i := 0; i < len(held); i += os.Getpagesize() {
 		held[i] = 1
 	}
-	eventually("the least room for much", func() bool { runtime.GC(); return percent() == 30 })
+	eventually("less room for much", func() bool { runtime.GC(); return percent() < 60 })
 	used := func() uint64 {
 		return gauge("/memory/classes/total:bytes") - gauge("/memory/classes/heap/released:bytes")
 	}
 	before := used()
 	runtime.KeepAlive(held)
 	held = nil
-	eventually("memory given back", func() bool { return used()+200<<20 < before })
+	garbage := make([]byte, 2<<20) // it has done something since
+	runtime.KeepAlive(garbage)
+	eventually("memory given back", func() bool { return used()+80<<20 < before })
 	eventually("room again", func() bool { return percent() > 200 })
 }
 

@@ -4,11 +4,14 @@ import (
 	_ "embed"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"github.com/wherry-project/wherry/internal/api"
 )
@@ -32,12 +35,11 @@ func loadTypes(kinds *api.Kinds) (managedfields.TypeConverter, error) {
 	}
 	types := mixedTypes{
 		TypeConverter: managedfields.NewSchemeTypeConverter(scheme, parser),
-		deduced:       managedfields.NewDeducedTypeConverter(), known: map[schema.GroupVersionKind]bool{},
+		deduced:       managedfields.NewDeducedTypeConverter(), known: map[schema.GroupVersionKind]typed.ParseableType{},
 	}
 	for _, k := range kinds.All() {
-		if name, err := scheme.ToOpenAPIDefinitionName(k.GVK()); err == nil {
-			t := parser.Type(name)
-			types.known[k.GVK()] = t.IsValid()
+		if name, err := scheme.ToOpenAPIDefinitionName(k.GVK()); err == nil && parser.Type(name).IsValid() {
+			types.known[k.GVK()] = parser.Type(name)
 		}
 	}
 	debug.FreeOSMemory()
@@ -49,13 +51,23 @@ func loadTypes(kinds *api.Kinds) (managedfields.TypeConverter, error) {
 type mixedTypes struct {
 	managedfields.TypeConverter
 	deduced managedfields.TypeConverter
-	known   map[schema.GroupVersionKind]bool
+	known   map[schema.GroupVersionKind]typed.ParseableType
 }
 
 // ObjectToTyped implements managedfields.TypeConverter.
 func (t mixedTypes) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
-	if !t.known[obj.GetObjectKind().GroupVersionKind()] {
+	known, ok := t.known[obj.GetObjectKind().GroupVersionKind()]
+	if !ok {
 		return t.deduced.ObjectToTyped(obj, opts...)
 	}
-	return t.TypeConverter.ObjectToTyped(obj, opts...)
+	if _, maps := obj.(*unstructured.Unstructured); maps || !slices.Contains(opts, typed.AllowDuplicates) {
+		return t.TypeConverter.ObjectToTyped(obj, opts...)
+	}
+	// A Go type can only hold what its schema says. To have that checked is a
+	// third of what a write's managed fields cost.
+	v, err := value.NewValueReflect(obj)
+	if err != nil {
+		return nil, err
+	}
+	return typed.AsTypedUnvalidated(v, known.Schema, known.TypeRef), nil //nolint:staticcheck // deprecated since checks are cheap, which they are not here
 }
