@@ -47,7 +47,7 @@ import (
 	"github.com/wherry-project/wherry/internal/volumes"
 )
 
-const within = 20 * time.Second
+const within = time.Minute // for a busy machine
 
 var masters = api.User{Name: "kubernetes-admin", Groups: []string{authz.Masters}}
 
@@ -63,6 +63,7 @@ type cluster struct {
 	m        *runtime.Machine
 	net      *fakeNetwork
 	proxy    *fakeProxy
+	dns      netip.Addr
 	port     uint16 // of the node's DNS
 	stop     func() // the node, if it runs
 
@@ -85,7 +86,8 @@ func newCluster(t *testing.T, members int) *cluster {
 	t.Helper()
 	testkit.Leaks(t)
 	codec := api.NewCodec(kinds.Table(), 16<<20)
-	c := &cluster{t: t, codec: codec, store: store.NewLocal(codec), dir: t.TempDir(), net: &fakeNetwork{}, proxy: &fakeProxy{}, port: freePort(t)}
+	c := &cluster{t: t, codec: codec, store: store.NewLocal(codec), dir: t.TempDir(), net: &fakeNetwork{}, proxy: &fakeProxy{}, dns: testkit.Loopback()}
+	c.port = testkit.FreePort(t, c.dns)
 	ranges := alloc.New(alloc.Config{
 		Services: netip.MustParsePrefix("10.96.0.0/16"), Pods: netip.MustParsePrefix("10.244.0.0/16"), NodeBits: 24,
 		FirstPort: 30000, LastPort: 32767, DNS: netip.MustParseAddr("10.96.0.10"),
@@ -131,7 +133,8 @@ func newCluster(t *testing.T, members int) *cluster {
 		"hang": func(p *runtime.Proc) int { <-p.Killed; return 0 },
 	})
 	for range members {
-		m := &control{c: c, addr: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+		a := testkit.Loopback()
+		m := &control{c: c, addr: netip.AddrPortFrom(a, testkit.FreePort(t, a)).String()}
 		c.controls = append(c.controls, m)
 	}
 	c.controls[0].leader.Store(true)
@@ -164,16 +167,6 @@ func (c *cluster) unmount() {
 			c.t.Error(err)
 		}
 	}
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 // door is the API server's, with faults.
@@ -210,7 +203,7 @@ func (m *control) start() {
 			}
 			return all
 		},
-		Cluster: dispatch.Cluster{Domain: "cluster.local", DNS: "127.0.0.1", PodCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16"},
+		Cluster: dispatch.Cluster{Domain: "cluster.local", DNS: c.dns.String(), PodCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16"},
 		Wait:    5 * time.Second, Heartbeat: 100 * time.Millisecond, Log: slog.New(slog.DiscardHandler),
 	})
 	var l net.Listener
@@ -667,14 +660,17 @@ func TestStreams(t *testing.T) {
 	c.pod("p", "serve")
 	c.is("p", corev1.PodRunning, true)
 	for n, m := range c.controls { // through each member, also one that does not lead
-		log, err := m.nodes.Logs(t.Context(), masters, "demo", "p", &corev1.PodLogOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b, err := io.ReadAll(log); err != nil || string(b) != "up\n" {
-			t.Errorf("member %d: log %q, %v", n, b, err)
-		}
-		log.Close()
+		c.eventually(func() error { // running is not yet having said something
+			log, err := m.nodes.Logs(t.Context(), masters, "demo", "p", &corev1.PodLogOptions{})
+			if err != nil {
+				return err
+			}
+			defer log.Close()
+			if b, err := io.ReadAll(log); err != nil || string(b) != "up\n" {
+				return fmt.Errorf("member %d: log %q, %w", n, b, err)
+			}
+			return nil
+		})
 		var out, errs bytes.Buffer
 		code, err := m.nodes.Exec(t.Context(), masters, api.ExecRequest{
 			Namespace: "demo", Pod: "p", Command: []string{"echo"}, Stdin: strings.NewReader("hello"), Stdout: &out, Stderr: &errs,
@@ -833,9 +829,13 @@ func TestLeaderChangesAndLosses(t *testing.T) {
 	c.controls[0].kill()
 	c.pod("two", "serve")
 	c.is("two", corev1.PodRunning, true)
-	if time.Since(c.controls[1].nodes.LastSeen("n1")) > 5*time.Second {
-		t.Error("no heartbeat at the new leader")
-	}
+	led := time.Now()
+	c.eventually(func() error {
+		if seen := c.controls[1].nodes.LastSeen("n1"); seen.Before(led) {
+			return fmt.Errorf("no heartbeat at the new leader since %v", seen)
+		}
+		return nil
+	})
 	// The control plane goes and comes back; the node works on, and says then
 	// what happened meanwhile.
 	for _, m := range c.controls[1:] {
@@ -1034,7 +1034,7 @@ func (c *cluster) serves(svc *corev1.Service, hostPort bool) {
 	})
 	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", c.port))
+		return d.DialContext(ctx, network, netip.AddrPortFrom(c.dns, c.port).String())
 	}}
 	c.eventually(func() error {
 		got, err := r.LookupHost(c.t.Context(), "web.demo.svc.cluster.local.")

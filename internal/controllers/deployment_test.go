@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +17,7 @@ const deployed = `{metadata: {name: web, namespace: default}, spec: {replicas: %
 // rolledOut waits until a deployment is complete with pods of one image only.
 func rolledOut(c *cluster, name, image string, n int32) {
 	c.t.Helper()
-	testkit.Eventually(c.t, 20*time.Second, func() error {
+	testkit.Eventually(c.t, patience, func() error {
 		d, err := get[*appsv1.Deployment](c, "deployments.apps", "default", name)
 		if err != nil {
 			return err
@@ -66,7 +65,7 @@ func TestDeployment(t *testing.T) {
 		d.Spec.Template.Spec.Containers[0].Image = "web:3"
 	})
 	rolledOut(c, "web", "web:3", 4)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		var seen []string
 		for _, e := range list[*corev1.Event](c, "events", "default") {
 			if e.InvolvedObject.Kind == "Deployment" && e.Reason == "ScalingReplicaSet" {
@@ -90,7 +89,7 @@ func TestDeploymentStopsAtSickPods(t *testing.T) {
 	c.make(&appsv1.Deployment{}, strings.Replace(fmt.Sprintf(deployed, 4), "replicas: 4", "replicas: 4, progressDeadlineSeconds: 1", 1))
 	rolledOut(c, "web", "web:1", 4)
 	setImage(c, "web", "web:bad")
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		d := must(get[*appsv1.Deployment](c, "deployments.apps", "default", "web"))
 		for _, cond := range d.Status.Conditions {
 			if cond.Type == appsv1.DeploymentProgressing && cond.Reason == "ProgressDeadlineExceeded" {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -110,7 +109,7 @@ func TestNamespaceTakesEveryKindAlong(t *testing.T) {
 	if err := c.admin.Delete(t.Context(), api.Key{Resource: "namespaces", Name: "full"}, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 60*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if err := c.left("full", resources, func(*api.Record) bool { return true }); err != nil {
 			return err
 		}
@@ -134,7 +133,7 @@ func TestEveryKindIsCollected(t *testing.T) {
 		t.Fatal(err)
 	}
 	resources = slices.DeleteFunc(resources, func(r string) bool { return r == "events" })
-	testkit.Eventually(t, 60*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		return c.left("full", resources, func(r *api.Record) bool { return strings.HasPrefix(r.Name, "an-example-") })
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -82,7 +81,7 @@ func TestGarbage(t *testing.T) {
 			own(c, "a")
 			tt.make(c)
 			remove(c, "a", tt.policy)
-			testkit.Eventually(t, 5*time.Second, func() error {
+			testkit.Eventually(t, patience, func() error {
 				if got := names(c, "default"); got != tt.want {
 					return fmt.Errorf("%q is left, want %q", got, tt.want)
 				}
@@ -107,7 +106,7 @@ func TestGarbageOfAbsentOwner(t *testing.T) {
 	if _, err := c.admin.Create(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if got := names(c, "default"); got != "a" {
 			return fmt.Errorf("%q is left", got)
 		}
@@ -127,7 +126,7 @@ func TestDeleteDeployment(t *testing.T) {
 			if err := c.admin.Delete(t.Context(), api.Key{Resource: "deployments.apps", Namespace: "default", Name: "web"}, metav1.DeleteOptions{PropagationPolicy: &policy}); err != nil {
 				t.Fatal(err)
 			}
-			testkit.Eventually(t, 10*time.Second, func() error {
+			testkit.Eventually(t, patience, func() error {
 				for _, r := range []string{"deployments.apps", "replicasets.apps", "pods"} {
 					if n := c.store.Mem().Snapshot().Count(r, "default"); n > 0 {
 						return fmt.Errorf("%d %s are left", n, r)
@@ -144,14 +143,14 @@ func TestDeleteNamespace(t *testing.T) {
 	c := newCluster(t, nil)
 	c.node("n1")
 	c.make(&corev1.Namespace{}, `{metadata: {name: demo}}`)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		_, err := get[*corev1.ServiceAccount](c, "serviceaccounts", "demo", "default")
 		return err
 	})
 	c.make(&appsv1.Deployment{}, strings.Replace(fmt.Sprintf(deployed, 20), "default", "demo", 1))
 	c.make(&corev1.Service{}, `{metadata: {name: web, namespace: demo}, spec: {selector: {app: web}, ports: [{port: 80}]}}`)
 	c.make(&corev1.ConfigMap{}, `{metadata: {name: held, namespace: demo, finalizers: [example.com/hold]}}`)
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		d, err := get[*appsv1.Deployment](c, "deployments.apps", "demo", "web")
 		if err != nil || d.Status.AvailableReplicas != 20 {
 			return fmt.Errorf("%+v %v", d, err)
@@ -161,7 +160,7 @@ func TestDeleteNamespace(t *testing.T) {
 	if err := c.admin.Delete(t.Context(), api.Key{Resource: "namespaces", Name: "demo"}, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		ns := must(get[*corev1.Namespace](c, "namespaces", "", "demo"))
 		for _, cond := range ns.Status.Conditions {
 			if cond.Type == corev1.NamespaceFinalizersRemaining && cond.Status == corev1.ConditionTrue && strings.Contains(cond.Message, "example.com/hold in 1 resource instances") {
@@ -171,7 +170,7 @@ func TestDeleteNamespace(t *testing.T) {
 		return fmt.Errorf("conditions are %+v", ns.Status.Conditions)
 	})
 	change(c, "configmaps", "demo", "held", func(m *corev1.ConfigMap) { m.Finalizers = nil })
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if _, err := get[*corev1.Namespace](c, "namespaces", "", "demo"); err == nil {
 			return fmt.Errorf("the namespace is still there")
 		}

@@ -24,7 +24,11 @@ import (
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/kinds"
 	"github.com/wherry-project/wherry/internal/store"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
+
+// patience is for a busy machine.
+const patience = time.Minute
 
 // cluster is a real API over a store in memory, with all loops running, and
 // nodes that only pretend.
@@ -113,6 +117,13 @@ func (c *cluster) node(name string) {
 		c.t.Fatal(err)
 	}
 	c.report(name)
+	testkit.Eventually(c.t, patience, func() error { // until then the scheduler passes it by
+		n, err := get[*corev1.Node](c, "nodes", "", name)
+		if err == nil && len(n.Spec.Taints) > 0 {
+			err = fmt.Errorf("%s has the taints %v", name, n.Spec.Taints)
+		}
+		return err
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
 	all.Go(func() { c.run(ctx, as, name) })
@@ -133,14 +144,17 @@ func (c *cluster) report(name string) {
 
 // run is the node's life: it looks at its pods after every change.
 func (c *cluster) run(ctx context.Context, as *apiserver.Direct, name string) {
-	snap := c.store.Mem().Snapshot()
-	w, err := c.store.Watch(ctx, store.Filter{Resource: "pods"}, snap.Revision())
-	if err != nil {
-		c.t.Error(err)
-		return
-	}
-	defer w.Stop()
+	var w *store.Watch
 	for {
+		snap := c.store.Mem().Snapshot()
+		if w == nil {
+			var err error
+			if w, err = c.store.Watch(ctx, store.Filter{Resource: "pods"}, snap.Revision()); err != nil {
+				c.t.Error(err)
+				return
+			}
+			defer w.Stop()
+		}
 		for r := range snap.ByField("pods", "spec.nodeName", name) {
 			p, err := store.Decode[*corev1.Pod](snap, r)
 			if err == nil {
@@ -150,10 +164,12 @@ func (c *cluster) run(ctx context.Context, as *apiserver.Direct, name string) {
 				c.t.Error(err)
 			}
 		}
-		if _, _, err = w.Next(ctx); err != nil {
+		switch _, _, err := w.Next(ctx); {
+		case errors.Is(err, apierr.ErrExpired): // it was too slow for the store
+			w = nil
+		case err != nil:
 			return
 		}
-		snap = c.store.Mem().Snapshot()
 	}
 }
 

@@ -44,7 +44,7 @@ func TestSilentNode(t *testing.T) {
 	rolledOut(c, "web", "web:1", 4)
 	endpoints := func(n int) {
 		t.Helper()
-		testkit.Eventually(t, 15*time.Second, func() error {
+		testkit.Eventually(t, patience, func() error {
 			if got := ready(c, "web"); got != n {
 				return fmt.Errorf("%d endpoints are ready, want %d", got, n)
 			}
@@ -61,7 +61,7 @@ func TestSilentNode(t *testing.T) {
 		}
 	}
 	endpoints(4) // on the other node
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		for _, p := range list[*corev1.Pod](c, "pods", "default") {
 			if p.Spec.NodeName == "n2" {
 				if cond := podstate.Condition(p, corev1.DisruptionTarget); p.DeletionTimestamp == nil || cond == nil || cond.Reason != "DeletionByTaintManager" {
@@ -73,7 +73,7 @@ func TestSilentNode(t *testing.T) {
 	})
 	c.start("n2")
 	c.report("n2")
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		n := must(get[*corev1.Node](c, "nodes", "", "n2"))
 		if len(n.Spec.Taints) > 0 {
 			return fmt.Errorf("taints are %v", n.Spec.Taints)
@@ -96,7 +96,7 @@ func TestSilentNode(t *testing.T) {
 func TestAPIEndpoints(t *testing.T) {
 	testkit.Leaks(t)
 	c := newCluster(t, nil)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		s, err := get[*discoveryv1.EndpointSlice](c, "endpointslices.discovery.k8s.io", "default", "kubernetes")
 		if err != nil {
 			return err
@@ -118,7 +118,7 @@ func TestEndpointSlices(t *testing.T) {
 	c.make(&appsv1.Deployment{}, `{metadata: {name: web, namespace: default}, spec: {replicas: 130, selector: {matchLabels: {app: web}},
 	  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: "web:1", ports: [{name: http, containerPort: 8080}]}]}}}}`)
 	rolledOut(c, "web", "web:1", 130)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if n := ready(c, "web"); n != 130 {
 			return fmt.Errorf("%d endpoints are ready", n)
 		}
@@ -142,7 +142,7 @@ func TestEndpointSlices(t *testing.T) {
 		t.Errorf("%d slices, want 2", slices)
 	}
 	change(c, "deployments.apps", "default", "web", func(d *appsv1.Deployment) { n := int32(0); d.Spec.Replicas = &n })
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if n := ready(c, "web"); n != 0 {
 			return fmt.Errorf("%d endpoints are ready", n)
 		}

@@ -3,7 +3,6 @@ package controllers_test
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -25,7 +24,7 @@ func TestReplicaSet(t *testing.T) {
 	c.make(&appsv1.ReplicaSet{}, fmt.Sprintf(replicas, 5))
 	count := func(n int32) {
 		t.Helper()
-		testkit.Eventually(t, 5*time.Second, func() error {
+		testkit.Eventually(t, patience, func() error {
 			rs, err := get[*appsv1.ReplicaSet](c, "replicasets.apps", "default", "web")
 			if err != nil {
 				return err
@@ -44,7 +43,7 @@ func TestReplicaSet(t *testing.T) {
 	change(c, "replicasets.apps", "default", "web", func(rs *appsv1.ReplicaSet) { n := int32(130); rs.Spec.Replicas = &n })
 	count(130)
 	change(c, "pods", "default", "orphan", func(p *corev1.Pod) { p.Labels["app"] = "mine" })
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		p, err := get[*corev1.Pod](c, "pods", "default", "orphan")
 		if err != nil || len(p.OwnerReferences) > 0 {
 			return fmt.Errorf("not released: %v %v", p, err)

@@ -20,7 +20,7 @@ func TestSchedulerBindsMany(t *testing.T) {
 	c.node("n2")
 	began := time.Now()
 	c.make(&appsv1.ReplicaSet{}, fmt.Sprintf(replicas, 100))
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		rs, err := get[*appsv1.ReplicaSet](c, "replicasets.apps", "default", "web")
 		if err != nil || rs.Status.AvailableReplicas != 100 {
 			return fmt.Errorf("%+v %v", rs.Status, err)
@@ -36,7 +36,7 @@ func TestSchedulerBindsMany(t *testing.T) {
 		t.Errorf("pods are %v", count)
 	}
 	change(c, "replicasets.apps", "default", "web", func(rs *appsv1.ReplicaSet) { n := int32(0); rs.Spec.Replicas = &n })
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if n := len(list[*corev1.Pod](c, "pods", "default")); n > 0 {
 			return fmt.Errorf("%d pods are left", n)
 		}
@@ -53,7 +53,7 @@ func TestSchedulerTellsAndTriesAgain(t *testing.T) {
 	c.make(&corev1.Pod{}, `{metadata: {name: foreign, namespace: default}, spec: {schedulerName: other, containers: [{name: c, image: i}]}}`)
 	says := func(name, reason, message string) {
 		t.Helper()
-		testkit.Eventually(t, 5*time.Second, func() error {
+		testkit.Eventually(t, patience, func() error {
 			p, err := get[*corev1.Pod](c, "pods", "default", name)
 			if err != nil {
 				return err
@@ -66,7 +66,7 @@ func TestSchedulerTellsAndTriesAgain(t *testing.T) {
 	}
 	says("choosy", "Unschedulable", "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")
 	says("gated", "SchedulingGated", "Scheduling is blocked")
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		for _, e := range list[*corev1.Event](c, "events", "default") {
 			if e.Reason == "FailedScheduling" && e.InvolvedObject.Name == "choosy" && e.Source.Component == "default-scheduler" {
 				return nil
@@ -78,7 +78,7 @@ func TestSchedulerTellsAndTriesAgain(t *testing.T) {
 	change(c, "nodes", "", "n2", func(n *corev1.Node) { n.Labels["disk"] = "ssd" })
 	change(c, "pods", "default", "gated", func(p *corev1.Pod) { p.Spec.SchedulingGates = nil })
 	for _, name := range []string{"choosy", "gated"} {
-		testkit.Eventually(t, 5*time.Second, func() error {
+		testkit.Eventually(t, patience, func() error {
 			if p, err := get[*corev1.Pod](c, "pods", "default", name); err != nil || p.Status.Phase != corev1.PodRunning {
 				return fmt.Errorf("%s is not running: %v", name, err)
 			}

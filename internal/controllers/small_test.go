@@ -26,7 +26,7 @@ func TestOldEvents(t *testing.T) {
 		}
 	}
 	c.make(&corev1.Namespace{}, `{metadata: {name: wakes-the-controller}}`)
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if _, err := get[*corev1.Event](c, "events", "default", "old"); err == nil {
 			return fmt.Errorf("the old event is still there")
 		}
@@ -44,12 +44,12 @@ func TestServiceAccount(t *testing.T) {
 		_, err := get[*corev1.ServiceAccount](c, key.Resource, key.Namespace, key.Name)
 		return err
 	}
-	testkit.Eventually(t, 5*time.Second, there)
+	testkit.Eventually(t, patience, there)
 	uid := must(get[*corev1.ServiceAccount](c, key.Resource, key.Namespace, key.Name)).UID
 	if err := c.admin.Delete(t.Context(), key, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 5*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		sa, err := get[*corev1.ServiceAccount](c, key.Resource, key.Namespace, key.Name)
 		if err == nil && sa.UID == uid {
 			return fmt.Errorf("it is still the old one")

@@ -462,21 +462,26 @@ func (n *Node) keepProxy(ctx context.Context) {
 	}
 }
 
-// tellProblems makes Events of what the service rules cannot do, once for each.
+// tellProblems makes Events of what the service rules cannot do, once for each,
+// as soon as its service is known. told says of each that was logged whether its
+// Event was made.
 func (n *Node) tellProblems(told map[svcproxy.Problem]bool) map[svcproxy.Problem]bool {
 	now := map[svcproxy.Problem]bool{}
 	for _, p := range n.parts.Proxy.Problems() {
-		now[p] = true
-		if told[p] {
+		done, logged := told[p]
+		if now[p] = done; done {
 			continue
 		}
-		n.log.Warn("service rules leave something out", "service", p.Service, "what", p.What)
+		if !logged {
+			n.log.Warn("service rules leave something out", "service", p.Service, "what", p.What)
+		}
 		ns, name, _ := strings.Cut(p.Service, "/")
 		n.mu.Lock()
 		s := n.services[netview.Name{Namespace: ns, Name: name}]
 		n.mu.Unlock()
 		if s != nil {
 			n.events.Event(s, corev1.EventTypeWarning, "ServiceRulesIncomplete", p.What)
+			now[p] = true
 		}
 	}
 	return now
