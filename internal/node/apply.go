@@ -331,16 +331,17 @@ const saveEvery = time.Second
 func (n *Node) keepCheckpoint(ctx context.Context) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	for ctx.Err() == nil {
+	for ended := false; !ended; {
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
 		}
+		ended = ctx.Err() != nil // what changed before that is saved
 		select {
 		case <-n.saveChanged:
 		default:
-			if !n.changed(ctx, n.saveChanged, nil) {
-				return
+			if ended || !n.changed(ctx, n.saveChanged, nil) {
+				continue
 			}
 		}
 		if err := n.save(); err != nil {
