@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +33,7 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // asControld makes the test's program controld itself, for processes that can
@@ -45,34 +48,31 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// host is a machine of the test, all on loopback, told apart by ports.
+// patience is for a busy machine.
+const patience = time.Minute
+
+// host is a machine of the test, all on loopback, told apart by addresses.
 type host struct {
 	t           *testing.T
 	name, dir   string
-	https, grpc int
+	addr        netip.Addr
+	https, grpc uint16
 	daemon      *exec.Cmd
 	log         *logBuffer
 }
 
 func newHost(t *testing.T, name string) *host {
-	h := &host{t: t, name: name, dir: t.TempDir()}
-	h.https, h.grpc = freePort(t), freePort(t)
-	text := fmt.Sprintf("name: %s\nadvertise-address: 127.0.0.1\nlisten-address: 127.0.0.1\nhttps-port: %d\ngrpc-port: %d\ndata-dir: %s\ndebug-socket: %s\n",
-		name, h.https, h.grpc, filepath.Join(h.dir, "data"), filepath.Join(h.dir, "debug.sock"))
+	h := &host{t: t, name: name, dir: t.TempDir(), addr: testkit.Loopback(), https: 6443, grpc: 7443}
+	text := fmt.Sprintf("name: %s\nadvertise-address: %s\nlisten-address: %s\nhttps-port: %d\ngrpc-port: %d\ndata-dir: %s\ndebug-socket: %s\n",
+		name, h.addr, h.addr, h.https, h.grpc, filepath.Join(h.dir, "data"), filepath.Join(h.dir, "debug.sock"))
 	if err := os.WriteFile(filepath.Join(h.dir, "controld.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
 
-func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
+// at is where a host's gRPC is.
+func (h *host) at() string { return netip.AddrPortFrom(h.addr, h.grpc).String() }
 
 func (h *host) command(args ...string) *exec.Cmd {
 	exe, err := os.Executable()
@@ -119,7 +119,7 @@ func (h *host) start() {
 	})
 	b := make([]byte, 1024)
 	for {
-		if err := l.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		if err := l.SetReadDeadline(time.Now().Add(2 * patience)); err != nil {
 			h.t.Fatal(err)
 		}
 		n, err := l.Read(b)
@@ -147,8 +147,8 @@ func admin(t *testing.T, first, at *host) (*rest.Config, *typedcorev1.CoreV1Clie
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Host = fmt.Sprintf("https://127.0.0.1:%d", at.https)
-	c.Timeout = 20 * time.Second
+	c.Host = fmt.Sprintf("https://%s", netip.AddrPortFrom(at.addr, at.https))
+	c.Timeout = patience
 	core, err := typedcorev1.NewForConfig(c)
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +158,7 @@ func admin(t *testing.T, first, at *host) (*rest.Config, *typedcorev1.CoreV1Clie
 
 func dial(t *testing.T, c *tls.Config, at *host) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", at.grpc), grpc.WithTransportCredentials(credentials.NewTLS(c)),
+	conn, err := grpc.NewClient(at.at(), grpc.WithTransportCredentials(credentials.NewTLS(c)),
 		grpc.WithChainUnaryInterceptor(apierr.ClientUnary), grpc.WithChainStreamInterceptor(apierr.ClientStream))
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestCluster(t *testing.T) {
 		t.Errorf("kubeconfig: %v, %v", st, err)
 	}
 	c1.start()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	config, core := admin(t, c1, c1)
 	useHTTPS(ctx, t, config, core)
@@ -303,7 +303,7 @@ func grow(ctx context.Context, t *testing.T, c *tls.Config, first *host, more ..
 		}
 		return path
 	}
-	at := fmt.Sprintf("127.0.0.1:%d", first.grpc)
+	at := first.at()
 	if out, err := more[0].do("join", at, "--token-file", file(wherryv1.Role_ROLE_NODE)); err == nil || !strings.Contains(out, "is for joining as node") {
 		t.Errorf("join with a node's token: %v\n%s", err, out)
 	}
@@ -327,40 +327,36 @@ func grow(ctx context.Context, t *testing.T, c *tls.Config, first *host, more ..
 			t.Errorf("write by %s: %v", h.name, err)
 		}
 	}
-	m, err := client.Members(ctx, &wherryv1.MembersRequest{})
-	if err != nil || len(m.GetMembers()) != 1+len(more) {
-		t.Fatalf("members: %v, %v", m, err)
-	}
-	for _, one := range m.GetMembers() {
-		if !one.GetVoter() || !one.GetReachable() || one.GetName() == "" {
-			t.Errorf("member %v", one)
+	testkit.Eventually(t, patience, func() error {
+		m, err := client.Members(ctx, &wherryv1.MembersRequest{})
+		if err != nil || len(m.GetMembers()) != 1+len(more) {
+			return fmt.Errorf("members: %v, %w", m, err)
 		}
-	}
+		for _, one := range m.GetMembers() {
+			if !one.GetVoter() || !one.GetReachable() || one.GetName() == "" {
+				return fmt.Errorf("member %v", one)
+			}
+		}
+		return nil
+	})
 }
 
 // loseLeader kills the leader; the others go on, and it comes back.
 func loseLeader(ctx context.Context, t *testing.T, c *tls.Config, hosts []*host) {
 	t.Helper()
-	m, err := wherryv1.NewClusterClient(dial(t, c, hosts[0])).Members(ctx, &wherryv1.MembersRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := wherryv1.NewClusterClient(dial(t, c, hosts[0]))
 	var leader *host
-	var others []*host
-	for _, h := range hosts {
-		leads := false
+	testkit.Eventually(t, patience, func() error {
+		m, err := client.Members(ctx, &wherryv1.MembersRequest{})
 		for _, one := range m.GetMembers() {
-			leads = leads || one.GetName() == h.name && one.GetLeader()
+			if i := slices.IndexFunc(hosts, func(h *host) bool { return h.name == one.GetName() }); i >= 0 && one.GetLeader() {
+				leader = hosts[i]
+				return nil
+			}
 		}
-		if leads {
-			leader = h
-		} else {
-			others = append(others, h)
-		}
-	}
-	if leader == nil {
-		t.Fatalf("nobody leads: %v", m)
-	}
+		return fmt.Errorf("nobody leads: %v, %w", m, err)
+	})
+	others := slices.DeleteFunc(slices.Clone(hosts), func(h *host) bool { return h == leader })
 	_ = leader.stop(syscall.SIGKILL) // says that it was killed
 	began := time.Now()
 	for i, h := range others {
@@ -415,7 +411,7 @@ func TestPortInUse(t *testing.T) {
 	if out, err := h.do("init", "--admin-kubeconfig", h.kubeconfig()); err != nil {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", h.grpc))
+	l, err := net.Listen("tcp", h.at())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func TestLostData(t *testing.T) {
 		t.Fatalf("init: %v\n%s", err, out)
 	}
 	c1.start()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	config, core := admin(t, c1, c1)
 	if _, err := core.ConfigMaps("default").Create(ctx, configMap("one"), metav1.CreateOptions{}); err != nil {
@@ -74,7 +74,7 @@ func TestLostData(t *testing.T) {
 func memberIDs(ctx context.Context, t *testing.T, client wherryv1.ClusterClient, names ...string) map[string]string {
 	t.Helper()
 	var ids map[string]string
-	testkit.Eventually(t, 30*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		m, err := client.Members(ctx, &wherryv1.MembersRequest{})
 		if err != nil {
 			return err
@@ -107,7 +107,7 @@ func (h *host) memberJSON() (m member, err error) {
 func (h *host) remembers(t *testing.T) member {
 	t.Helper()
 	var m member
-	testkit.Eventually(t, 30*time.Second, func() (err error) {
+	testkit.Eventually(t, patience, func() (err error) {
 		if m, err = h.memberJSON(); err == nil && (!m.Entered || len(m.Controls) < 3 || m.Rebuilding != "") {
 			err = fmt.Errorf("member.json says %+v", m)
 		}
@@ -142,26 +142,32 @@ func damagedLog(ctx context.Context, t *testing.T, client wherryv1.ClusterClient
 	if m.ID == was || m.Raft == "" {
 		t.Errorf("member.json says %+v", m)
 	}
-	if _, err := os.Stat(raft); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the damaged folder stays: %v", err)
-	}
-	if log := h.log.String(); !strings.Contains(log, "this member's data is damaged") || !strings.Contains(log, "has everything again") {
-		t.Errorf("the log does not say so:\n%s", log)
-	}
+	testkit.Eventually(t, patience, func() error {
+		if _, err := os.Stat(raft); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("the damaged folder stays: %w", err)
+		}
+		if log := h.log.String(); !strings.Contains(log, "this member's data is damaged") || !strings.Contains(log, "has everything again") {
+			return fmt.Errorf("the log does not say so:\n%s", log)
+		}
+		return nil
+	})
 	_, core := admin(t, first, h)
 	if _, err := core.ConfigMaps("default").Get(ctx, "one", metav1.GetOptions{}); err != nil {
 		t.Errorf("the member that was brought back: %v", err)
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		all, err := core.Events("").List(ctx, metav1.ListOptions{FieldSelector: "reason=MemberRebuilt"})
 		if err == nil && (len(all.Items) != 1 || all.Items[0].Type != corev1.EventTypeWarning || !strings.Contains(all.Items[0].Message, "controld c3")) {
 			err = fmt.Errorf("events %v", all.Items)
 		}
 		return err
 	})
-	if b, err := core.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
-		t.Errorf("readyz: %s, %v", b, err)
-	}
+	testkit.Eventually(t, patience, func() error {
+		if b, err := core.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
+			return fmt.Errorf("readyz: %s, %w", b, err)
+		}
+		return nil
+	})
 }
 
 func lostDisk(ctx context.Context, t *testing.T, client wherryv1.ClusterClient, first, h *host, was string) {
@@ -174,9 +180,18 @@ func lostDisk(ctx context.Context, t *testing.T, client wherryv1.ClusterClient, 
 	if err := os.WriteFile(file, []byte(token.GetToken()+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	at := fmt.Sprintf("127.0.0.1:%d", first.grpc)
+	at := first.at()
 	// The name is not to be had while its member answers.
 	double := newHost(t, h.name)
+	testkit.Eventually(t, patience, func() error { // or it would be let in
+		m, err := client.Members(ctx, &wherryv1.MembersRequest{})
+		for _, one := range m.GetMembers() {
+			if one.GetName() == h.name && one.GetReachable() {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s does not answer: %v, %w", h.name, m, err)
+	})
 	if out, err := double.do("join", at, "--token-file", file); err == nil || !strings.Contains(out, "which answers at") {
 		t.Errorf("a second %s joins: %v\n%s", h.name, err, out)
 	}
