@@ -140,6 +140,16 @@ func TestPlugins(t *testing.T) {
 		{name: "a node keeps a label", resource: "nodes", op: admission.Update, node: "n1", object: `metadata: {name: n1, labels: {x.k8s.io/a: b, c: d}}`, old: `metadata: {name: n1, labels: {x.k8s.io/a: b}}`},
 		{name: "a node drops a taint", resource: "nodes", op: admission.Update, node: "n1", object: `metadata: {name: n1}`, old: `{metadata: {name: n1}, spec: {taints: [{key: a, effect: NoSchedule}]}}`,
 			kind: apierr.ErrForbidden, text: `nodes "n1" is forbidden: node "n1" is not allowed to modify taints`},
+		{name: "a node hangs itself on another object", resource: "nodes", op: admission.Update, node: "n1", object: `metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: gone, uid: "1"}]}`, old: `metadata: {name: n1}`,
+			kind: apierr.ErrForbidden, text: `nodes "n1" is forbidden: node "n1" is not allowed to modify ownerReferences`},
+		{name: "a node's status hangs it on another object", resource: "nodes", op: admission.Update, sub: "status", node: "n1", object: `metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: gone, uid: "1"}]}`, old: `metadata: {name: n1}`,
+			kind: apierr.ErrForbidden, text: `nodes "n1" is forbidden: node "n1" is not allowed to modify ownerReferences`},
+		{name: "a node registers with an owner", resource: "nodes", op: admission.Create, node: "n1", object: `metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: gone, uid: "1"}]}`,
+			kind: apierr.ErrForbidden, text: `nodes "n1" is forbidden: node "n1" is not allowed to modify ownerReferences`},
+		{name: "a node lets go of its owner", resource: "nodes", op: admission.Update, node: "n1", object: `metadata: {name: n1}`, old: `metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: x, uid: "1"}]}`,
+			kind: apierr.ErrForbidden, text: `nodes "n1" is forbidden: node "n1" is not allowed to modify ownerReferences`},
+		{name: "a node with an owner writes its status", resource: "nodes", op: admission.Update, sub: "status", node: "n1", object: `metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: x, uid: "1"}]}`, old: `metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: x, uid: "1"}]}`},
+		{name: "another gives a node an owner", resource: "nodes", op: admission.Update, object: `metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: x, uid: "1"}]}`, old: `metadata: {name: n1}`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -13,7 +13,8 @@ import (
 )
 
 // nodeRestriction keeps a node to itself: it makes no Node but its own, and
-// neither its taints nor the labels that place pods by trust are its to choose.
+// neither its taints, its owners nor the labels that place pods by trust are its
+// to choose.
 // Which objects it may touch at all is authorization's.
 func nodeRestriction(r *Request) error {
 	node, ok := r.Object.(*corev1.Node)
@@ -35,6 +36,11 @@ func nodeRestriction(r *Request) error {
 	}
 	if update && !equality.Semantic.DeepEqual(node.Spec.Taints, old.Spec.Taints) {
 		return refuse("modify taints")
+	}
+	// A node whose owner is gone is collected, and comes back without the taints
+	// that an administrator gave it.
+	if !equality.Semantic.DeepEqual(node.OwnerReferences, old.OwnerReferences) {
+		return refuse("modify ownerReferences")
 	}
 	return nil
 }

@@ -346,6 +346,24 @@ func TestGrants(t *testing.T) {
 			t.Errorf("%d: %s %T: %v", i, c.who.Name, c.obj, err)
 		}
 	}
+	labeled := everythingRole("c")
+	labeled.Labels = map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}
+	if err := z.MayGrant(ann, labeled, everythingRole("c")); err == nil {
+		t.Error("a label makes other roles hold what its writer does not")
+	}
+	kept := everythingRole("c")
+	kept.ResourceVersion, kept.Finalizers = "7", []string{"x/y"}
+	kept.OwnerReferences, kept.ManagedFields = []metav1.OwnerReference{{Name: "o"}}, []metav1.ManagedFieldsEntry{{Manager: "m"}}
+	if err := z.MayGrant(ann, kept, everythingRole("c")); err != nil {
+		t.Errorf("what the garbage collector writes gives no rights: %v", err)
+	}
+	// Rules that were gathered would be kept as the role's own.
+	was := &rbacv1.ClusterRole{ObjectMeta: named("", "sum"), AggregationRule: &rbacv1.AggregationRule{}, Rules: []rbacv1.PolicyRule{rule("", "pods", "get")}}
+	alone := was.DeepCopy()
+	alone.AggregationRule = nil
+	if err := z.MayGrant(ann, alone, was); err == nil {
+		t.Error("an aggregationRule was taken away")
+	}
 	err := z.MayGrant(ann, role(rule("", "secrets pods", "get", "list", "watch")), nil)
 	want := `roles.rbac.authorization.k8s.io "r" is forbidden: user "ann" (groups=["g"]) is attempting to grant RBAC permissions not currently held:
 {APIGroups:[""], Resources:["pods"], Verbs:["watch"]}
@@ -353,6 +371,10 @@ func TestGrants(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("%v\nwant\n%s", err, want)
 	}
+}
+
+func everythingRole(name string) *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{ObjectMeta: named("", name), Rules: everything()}
 }
 
 // TestDefaults: the roles that users know are there, and hold what their names

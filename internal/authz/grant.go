@@ -18,43 +18,46 @@ const Group = rbacv1.GroupName
 // MayGrant refuses a write of an RBAC object by which a user would give out
 // rights that he does not have himself. Who may "escalate" a role, or "bind"
 // the role that a binding names, may give out all of it. Old is nil for a
-// create; a write that changes no rights is not looked at. Other objects pass.
+// create; a write of nothing but what the garbage collector writes is not
+// looked at. A label alone may give rights, since aggregated roles gather by
+// labels. Other objects pass.
 func (z *Authorizer) MayGrant(u api.User, obj, old api.Object) error {
-	if u.Has(Masters) || u.Has(Controls) {
+	if u.Has(Masters) || u.Has(Controls) || old != nil && onlyCollected(obj, old) {
 		return nil
 	}
 	switch o := obj.(type) {
 	case *rbacv1.Role:
-		if was, ok := old.(*rbacv1.Role); ok && equality.Semantic.DeepEqual(was.Rules, o.Rules) {
-			return nil
-		}
 		return z.mayRule(u, "roles", o.Namespace, o.Name, o.Rules)
 	case *rbacv1.ClusterRole:
-		if was, ok := old.(*rbacv1.ClusterRole); ok && equality.Semantic.DeepEqual(was.Rules, o.Rules) &&
-			equality.Semantic.DeepEqual(was.AggregationRule, o.AggregationRule) {
-			return nil
-		}
 		rules := o.Rules
-		if o.AggregationRule != nil { // it may come to hold anything
+		// With an aggregationRule it may come to hold anything, and without the
+		// one that it had it keeps what it gathered.
+		was, _ := old.(*rbacv1.ClusterRole)
+		if o.AggregationRule != nil || was != nil && was.AggregationRule != nil {
 			rules = append(slices.Clone(rules), everything()...)
 		}
 		return z.mayRule(u, "clusterroles", "", o.Name, rules)
 	case *rbacv1.RoleBinding:
-		if was, ok := old.(*rbacv1.RoleBinding); ok && sameGrant(was.RoleRef, o.RoleRef, was.Subjects, o.Subjects) {
-			return nil
-		}
 		return z.mayBind(u, "rolebindings", o.Namespace, o.Name, o.RoleRef)
 	case *rbacv1.ClusterRoleBinding:
-		if was, ok := old.(*rbacv1.ClusterRoleBinding); ok && sameGrant(was.RoleRef, o.RoleRef, was.Subjects, o.Subjects) {
-			return nil
-		}
 		return z.mayBind(u, "clusterrolebindings", "", o.Name, o.RoleRef)
 	}
 	return nil
 }
 
-func sameGrant(ref, ref2 rbacv1.RoleRef, subjects, subjects2 []rbacv1.Subject) bool {
-	return ref == ref2 && equality.Semantic.DeepEqual(subjects, subjects2)
+// onlyCollected reports whether two versions of an object differ in nothing but
+// what the garbage collector needs to write, and what the server itself keeps.
+func onlyCollected(obj, old api.Object) bool {
+	now, ok := obj.DeepCopyObject().(api.Object)
+	if !ok {
+		return false
+	}
+	now.GetObjectKind().SetGroupVersionKind(old.GetObjectKind().GroupVersionKind())
+	now.SetOwnerReferences(old.GetOwnerReferences())
+	now.SetFinalizers(old.GetFinalizers())
+	now.SetManagedFields(old.GetManagedFields())
+	now.SetResourceVersion(old.GetResourceVersion())
+	return equality.Semantic.DeepEqual(now, old)
 }
 
 func (z *Authorizer) mayRule(u api.User, resource, namespace, name string, rules []rbacv1.PolicyRule) error {
