@@ -41,7 +41,7 @@ func roles() map[string][]rbacv1.PolicyRule {
 			rule("", "nodes nodes/status", "update"), rule("", "pods", "delete"), rule("", "pods/status", "update"), events,
 		},
 		Controller("generic-garbage-collector"): {
-			rule("*", "*", "update", "delete"),
+			rule("*", "*", "update", "delete"), events,
 		},
 		Controller("pod-garbage-collector"): {
 			rule("", "pods", "delete"), rule("", "pods/status", "update"),

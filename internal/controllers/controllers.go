@@ -59,7 +59,7 @@ func All(cfg Config) []daemon.Part {
 	l.schedule()
 	l.add(endpoints.New(l.as(endpoints.Name)))
 	l.add(namespace.New(l.as(namespace.Name), cfg.API.Kinds()))
-	l.add(gc.New(l.as(gc.Name), cfg.API.Kinds()))
+	l.add(gc.New(l.as(gc.Name), l.events("garbage-collector-controller", authz.Controller(gc.Name)), cfg.API.Kinds()))
 	l.add(nodelife.New(l.as(nodelife.Name), l.events("node-controller", authz.Controller(nodelife.Name)), cfg.LastSeen, cfg.NodeGrace))
 	l.add(podgc.New(l.as(podgc.Name)))
 	l.add(serviceaccount.New(l.as(serviceaccount.Name)))

@@ -114,6 +114,66 @@ func TestGarbageOfAbsentOwner(t *testing.T) {
 	})
 }
 
+// An owner in another namespace counts as absent, and what is in no namespace is
+// never collected for one that is in some. Events tell of both.
+func TestGarbageAcrossNamespaces(t *testing.T) {
+	testkit.Leaks(t)
+	c := newCluster(t, nil)
+	own(c, "a")
+	yes := true
+	ref := []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "a", UID: must(get[*corev1.ConfigMap](c, "configmaps", "default", "a")).UID, BlockOwnerDeletion: &yes}}
+	for _, obj := range []api.Object{
+		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "astray", OwnerReferences: ref}},
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", OwnerReferences: ref}},
+	} {
+		if _, err := c.admin.Create(t.Context(), obj); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(kind, namespace string) error {
+		for _, e := range list[*corev1.Event](c, "events", "") {
+			if e.Reason == "OwnerRefInvalidNamespace" && e.InvolvedObject.Kind == kind {
+				want := fmt.Sprintf("ownerRef [v1/ConfigMap, namespace: %s, name: a, uid: %s] does not exist in namespace %q", namespace, ref[0].UID, namespace)
+				if e.Message != want || e.Type != corev1.EventTypeWarning {
+					t.Fatalf("event %s %q, want %q", e.Type, e.Message, want)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("no event about the %s", kind)
+	}
+	testkit.Eventually(t, patience, func() error {
+		if got := names(c, "kube-system"); strings.Contains(got, "astray") {
+			return fmt.Errorf("%q is left", got)
+		}
+		if err := told("ConfigMap", "kube-system"); err != nil {
+			return err
+		}
+		return told("Node", "")
+	})
+	remove(c, "a", metav1.DeletePropagationForeground) // nor does its owner wait for it
+	testkit.Eventually(t, patience, func() error {
+		if got := names(c, "default"); got != "" {
+			return fmt.Errorf("%q is left", got)
+		}
+		return nil
+	})
+	change(c, "nodes", "", "node", func(n *corev1.Node) { // now the owner is gone: looked at again, and left
+		n.OwnerReferences = append(n.OwnerReferences, metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "nowhere", UID: "u"})
+	})
+	own(c, "last")
+	remove(c, "last", metav1.DeletePropagationForeground)
+	testkit.Eventually(t, patience, func() error {
+		if got := names(c, "default"); got != "" {
+			return fmt.Errorf("%q is left", got)
+		}
+		return nil
+	})
+	if n := must(get[*corev1.Node](c, "nodes", "", "node")); n.DeletionTimestamp != nil || len(n.OwnerReferences) != 2 {
+		t.Errorf("the node is %+v", n.ObjectMeta)
+	}
+}
+
 // A deleted deployment takes its ReplicaSets and pods along, in either way.
 func TestDeleteDeployment(t *testing.T) {
 	for _, policy := range []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground} {

@@ -2,6 +2,11 @@
 // that wait for dependents: foreground ones, and those that orphan.
 //
 // https://kubernetes.io/docs/concepts/architecture/garbage-collection/
+//
+// An owner is in the namespace of what it owns, or in none. One in another
+// namespace counts as absent. An object without a namespace cannot be owned by
+// one that has a namespace: such a reference is an error that says nothing of
+// the object, which is left alone. An Event about the object tells of either.
 package gc
 
 import (
@@ -12,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -27,13 +33,14 @@ const Name = "generic-garbage-collector"
 const workers = 8
 
 type controller struct {
-	write reconcile.Writer
-	kinds *api.Kinds
+	write  reconcile.Writer
+	events reconcile.Recorder
+	kinds  *api.Kinds
 }
 
 // New makes the controller for the kinds that are served.
-func New(w reconcile.Writer, kinds *api.Kinds) reconcile.Controller {
-	c := &controller{w, kinds}
+func New(w reconcile.Writer, events reconcile.Recorder, kinds *api.Kinds) reconcile.Controller {
+	c := &controller{w, events, kinds}
 	var in []reconcile.Input
 	for _, k := range kinds.Stored() {
 		if k.KeyResource() != "events" { // nobody owns Events, and they own nothing
@@ -121,9 +128,13 @@ func ignore(err error) error {
 	return err
 }
 
-// verdict is what an object's owners mean for it.
+// verdict is what an object's owners mean for it. Wrong are the owners that are
+// in another namespace: they are among the absent too.
 type verdict struct {
-	solid, absent, waiting []metav1.OwnerReference
+	solid, absent, waiting, wrong []metav1.OwnerReference
+	// impossible says that the object is in no namespace and an owner in one:
+	// nothing is to be done about it.
+	impossible bool
 }
 
 // judge looks for the owners by uid. An owner of a kind that is not served
@@ -136,10 +147,14 @@ func (c *controller) judge(s *store.Snapshot, obj api.Object) verdict {
 			v.solid = append(v.solid, ref)
 			continue
 		}
+		v.impossible = v.impossible || c.misplaced(k.Resource, obj)
 		owner, there := s.Get(k)
 		switch {
 		case !there || owner.UID != string(ref.UID):
 			v.absent = append(v.absent, ref)
+			if c.elsewhere(s, k, string(ref.UID)) {
+				v.wrong = append(v.wrong, ref)
+			}
 		case owner.Index.Deleting && foreground(s, owner):
 			v.waiting = append(v.waiting, ref)
 		default:
@@ -147,6 +162,37 @@ func (c *controller) judge(s *store.Snapshot, obj api.Object) verdict {
 		}
 	}
 	return v
+}
+
+// misplaced reports whether an object is in no namespace, and would have an
+// owner that is in one.
+func (c *controller) misplaced(resource string, obj api.Object) bool {
+	k, ok := c.kinds.ByKey(resource)
+	return ok && k.Namespaced && obj.GetNamespace() == ""
+}
+
+// elsewhere reports whether the owner of that name and uid is in a namespace
+// other than k's.
+func (c *controller) elsewhere(s *store.Snapshot, k api.Key, uid string) bool {
+	if kind, ok := c.kinds.ByKey(k.Resource); !ok || !kind.Namespaced {
+		return false
+	}
+	for ns := range s.Scan("namespaces", "", api.Key{}) {
+		k.Namespace = ns.Name
+		if r, there := s.Get(k); there && r.UID == uid {
+			return true
+		}
+	}
+	return false
+}
+
+// tell notes which owners of an object are in another namespace.
+func (c *controller) tell(obj api.Object, wrong []metav1.OwnerReference) {
+	for _, ref := range wrong {
+		c.events.Event(obj, corev1.EventTypeWarning, "OwnerRefInvalidNamespace", fmt.Sprintf(
+			"ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
+			ref.APIVersion, ref.Kind, obj.GetNamespace(), ref.Name, ref.UID, obj.GetNamespace()))
+	}
 }
 
 func foreground(s *store.Snapshot, r *api.Record) bool {
@@ -158,7 +204,8 @@ func foreground(s *store.Snapshot, r *api.Record) bool {
 // owners' references away.
 func (c *controller) collect(ctx context.Context, s *store.Snapshot, r *api.Record, obj api.Object) error {
 	v := c.judge(s, obj)
-	if len(v.absent)+len(v.waiting) == 0 {
+	c.tell(obj, v.wrong)
+	if v.impossible || len(v.absent)+len(v.waiting) == 0 {
 		return nil
 	}
 	if len(v.solid) > 0 {
@@ -244,6 +291,9 @@ func (c *controller) dependents(ctx context.Context, s *store.Snapshot, owner *a
 		obj, err := s.Codec().Decode(r)
 		if err != nil {
 			return false, err
+		}
+		if c.misplaced(owner.Resource, obj) {
+			continue // it is not collected, so nobody may wait for it
 		}
 		for _, ref := range obj.GetOwnerReferences() {
 			held = held || string(ref.UID) == owner.UID && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
