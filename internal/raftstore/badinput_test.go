@@ -61,7 +61,7 @@ func badRequests(t *testing.T, c *cluster, m *member) {
 			return err
 		}, apierr.ErrTimeout, "Too large resource version"},
 		"a watch from the future": {func() error {
-			_, err := m.Watch(soon(), store.Filter{}, revision+1000)
+			_, err := m.Watch(c.ctx(), store.Filter{}, revision+1000)
 			return err
 		}, apierr.ErrTimeout, "Too large resource version"},
 		"a write at a revision from the future": {func() error {

@@ -39,8 +39,17 @@ type cable struct {
 	once     sync.Once
 }
 
-// quick elections keep tests short; tests that measure take the defaults.
-var quick = Timeouts{Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond, Lease: 150 * time.Millisecond}
+// quick elections keep tests of them short. Where nobody is to be elected anew,
+// calm ones keep the first leader, however busy the machine is.
+var (
+	quick = Timeouts{Heartbeat: 200 * time.Millisecond, Election: 200 * time.Millisecond, Lease: 150 * time.Millisecond, Request: patience}
+	calm  = Timeouts{Heartbeat: 3 * time.Second, Election: 3 * time.Second, Lease: 2900 * time.Millisecond, Request: patience}
+	// first makes a cluster; only its one member has them.
+	first = Timeouts{Heartbeat: 50 * time.Millisecond, Election: 50 * time.Millisecond, Lease: 40 * time.Millisecond}
+)
+
+// patience is how long a test waits for what must come.
+const patience = 30 * time.Second
 
 func newNetwork() *network { return &network{cut: map[string]bool{}, conns: map[*cable]bool{}} }
 
@@ -114,6 +123,7 @@ func (c *cable) Close() error {
 type cluster struct {
 	t       testing.TB
 	dir     string
+	ip      string // an address of its own: members come back to their ports
 	limits  Limits
 	timeout Timeouts
 	kind    string
@@ -150,21 +160,26 @@ func newClusterOn(t testing.TB, size int, limits Limits, timeouts Timeouts, kind
 		testkit.Leaks(t) // not of tests that run beside others
 	}
 	c := &cluster{
-		t: t, dir: t.TempDir(), limits: limits, net: newNetwork(), timeout: timeouts, kind: kind, disk: disk,
+		t: t, dir: t.TempDir(), ip: testkit.Loopback().String(), limits: limits, net: newNetwork(), timeout: first, kind: kind, disk: disk,
 		names: map[string]string{}, members: map[string]*member{}, log: slog.New(slog.DiscardHandler),
 	}
 	if os.Getenv("RAFT_LOG") != "" {
 		c.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	t.Cleanup(c.close)
-	first := c.start("m1", "")
-	if err := first.Bootstrap(); err != nil {
+	m1 := c.start("m1", "")
+	if err := m1.Bootstrap(); err != nil {
 		t.Fatal(err)
 	}
 	c.leader()
+	// A member that votes alone stands for election as soon as it starts.
+	c.stop(m1, true)
+	c.timeout = timeouts
+	m1 = c.restart(m1)
+	c.leader()
 	for i := 2; i <= size; i++ {
 		m := c.start(fmt.Sprint("m", i), "")
-		if err := first.AddMember(c.ctx(), m.id, m.cfg.Address); err != nil {
+		if err := m1.AddMember(c.ctx(), m.id, m.cfg.Address); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,7 +187,7 @@ func newClusterOn(t testing.TB, size int, limits Limits, timeouts Timeouts, kind
 }
 
 func (c *cluster) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), patience)
 	c.t.Cleanup(cancel)
 	return ctx
 }
@@ -211,7 +226,7 @@ func (c *cluster) start(id, address string) *member {
 
 func (c *cluster) tryStart(id, address string) (*member, error) {
 	if address == "" {
-		address = "127.0.0.1:0"
+		address = net.JoinHostPort(c.ip, "0")
 	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -300,8 +315,10 @@ func (c *cluster) leader() *member {
 	}
 }
 
-func (c *cluster) followers() (rest []*member) {
-	leader := c.leader()
+func (c *cluster) followers() (rest []*member) { return c.but(c.leader()) }
+
+// but gives all members but one. (Who leads may be another the next moment.)
+func (c *cluster) but(leader *member) (rest []*member) {
 	for _, m := range c.all() {
 		if m != leader {
 			rest = append(rest, m)
@@ -333,7 +350,7 @@ var _ io.Closer = (*cable)(nil)
 
 func open(size int) storetest.Open {
 	return func(t testing.TB, limits store.Limits) []store.Store {
-		return newCluster(t, size, Limits{Mem: limits}).stores()
+		return newClusterWith(t, size, Limits{Mem: limits}, calm).stores()
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/raftlog"
 	"github.com/wherry-project/wherry/internal/raftlog/diskfault"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // damages are of one kind of log.
@@ -89,6 +90,7 @@ func testDamage(t *testing.T, kind string, more damages) {
 	for i := range 100 {
 		c.set(m, "a", strconv.Itoa(i)+strings.Repeat("x", 300))
 	}
+	compacted(t, m)
 	c.stop(m, true)
 	good := filepath.Join(c.dir, "m1")
 	damage := func(name string, f func(dir string)) string {
@@ -249,7 +251,7 @@ func TestOldDirectory(t *testing.T) {
 	for _, kind := range []string{LogWherry, LogBolt} {
 		t.Run(kind, func(t *testing.T) {
 			c := &cluster{
-				t: t, dir: t.TempDir(), net: newNetwork(), timeout: quick, kind: kind,
+				t: t, dir: t.TempDir(), ip: testkit.Loopback().String(), net: newNetwork(), timeout: quick, kind: kind,
 				names: map[string]string{}, members: map[string]*member{}, log: slog.New(slog.DiscardHandler),
 			}
 			t.Cleanup(c.close)

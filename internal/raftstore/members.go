@@ -120,7 +120,7 @@ func (s *Store) change(ctx context.Context, m *wherryv1.ChangeRequest) error {
 
 func (s *Store) changeOnce(ctx context.Context, m *wherryv1.ChangeRequest) error {
 	if s.leads() {
-		return s.changeHere(ctx, m)
+		return s.changeLocally(ctx, m)
 	}
 	p, err := s.leaderPeer()
 	if err != nil {
@@ -133,6 +133,22 @@ func (s *Store) changeOnce(ctx context.Context, m *wherryv1.ChangeRequest) error
 		return apierr.Unavailable("the leader %s is lost", p.id)
 	}
 	return apierr.FromGRPC(err)
+}
+
+// changeLocally makes a change of this replica's own as the leader. A member
+// tells only a leader that it has caught up: who is none any more while it waits
+// for that must ask the next one.
+func (s *Store) changeLocally(ctx context.Context, m *wherryv1.ChangeRequest) error {
+	if m.GetPromoteId() == "" {
+		return s.changeHere(ctx, m)
+	}
+	leading, cancel := s.whileLeads(ctx, s.cfg.ID)
+	defer cancel()
+	err := s.changeHere(leading, m)
+	if err != nil && leading.Err() != nil && ctx.Err() == nil {
+		return errNotLeader
+	}
+	return err
 }
 
 // changeHere makes a change as the leader.

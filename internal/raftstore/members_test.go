@@ -65,7 +65,8 @@ func TestReplace(t *testing.T) {
 func TestBlankGivesNoVote(t *testing.T) {
 	c := newCluster(t, 3, Limits{})
 	c.set(c.leader(), "a", "1")
-	wiped, candidate := c.followers()[0], c.followers()[1]
+	followers := c.followers()
+	wiped, candidate := followers[0], followers[1]
 	c.stop(wiped, true)
 	blank := c.start("m4", wiped.cfg.Address)
 	conn, err := c.config("test", "").Dial(t.Context(), blank.cfg.Address)
@@ -108,7 +109,7 @@ func TestTwoWithOneIdentity(t *testing.T) {
 	}
 	select {
 	case <-s.Failed():
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Error("the copy goes on")
 	}
 	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "two members have one identity") {
@@ -182,7 +183,7 @@ func TestDamagedSnapshotIsPassedOver(t *testing.T) {
 	for i := range 200 {
 		c.set(m, "a", strconv.Itoa(i))
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if metas, err := m.disk.snapshots.List(); err != nil || len(metas) < 2 {
 			return fmt.Errorf("%d snapshots, %v", len(metas), err)
 		}

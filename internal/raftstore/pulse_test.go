@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -26,7 +27,8 @@ func TestComesBackAtOnce(t *testing.T) {
 func comesBack(t *testing.T) time.Duration {
 	t.Helper()
 	c := newCluster(t, 3, Limits{})
-	leader, away := c.leader(), c.followers()[0]
+	leader := c.leader()
+	away := c.but(leader)[0]
 	c.stop(away, true)
 	for i, gone := 0, time.Now(); time.Since(gone) < 3*time.Second; i++ {
 		c.set(leader, "a", strconv.Itoa(i))
@@ -45,19 +47,22 @@ func comesBack(t *testing.T) time.Duration {
 // that waits for another: nothing keeps waiting for them.
 func TestAwayIsForgotten(t *testing.T) {
 	c := newCluster(t, 3, Limits{})
-	leader, away := c.leader(), c.followers()[0]
+	leader := c.leader()
+	away := c.but(leader)[0]
 	c.stop(away, true)
 	c.set(leader, "a", "1")
-	eventually(t, "the leader waits for the member", func() bool { return leader.transport.waitsFor(away.id) })
+	eventually(t, "the leader waits for the member", func() bool { return c.leader().transport.waitsFor(away.id) })
 	if err := leader.RemoveMember(c.ctx(), away.id); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the leader waits no longer for a removed member", func() bool { return !leader.transport.waitsFor(away.id) })
+	eventually(t, "nobody waits any longer for a removed member", func() bool {
+		return !slices.ContainsFunc(c.all(), func(m *member) bool { return m.transport.waitsFor(away.id) })
+	})
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}

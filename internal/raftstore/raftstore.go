@@ -243,7 +243,7 @@ func (s *Store) Close(ctx context.Context) error {
 // handOver transfers leadership. If it fails the others elect a leader anyway,
 // a little later.
 func (s *Store) handOver(ctx context.Context) {
-	if !s.leads() || s.voters() < 2 {
+	if ctx.Err() != nil || !s.leads() || s.voters() < 2 {
 		return
 	}
 	if err := s.await(ctx, s.raft.LeadershipTransfer()); err != nil {

@@ -17,10 +17,10 @@ import (
 )
 
 // faultyCluster makes a cluster whose disks can have faults.
-func faultyCluster(t *testing.T, size int) (*cluster, map[string]*diskfault.Faulty) {
+func faultyCluster(t *testing.T, size int, timeouts Timeouts) (*cluster, map[string]*diskfault.Faulty) {
 	var mu sync.Mutex
 	disks := map[string]*diskfault.Faulty{}
-	c := newClusterOn(t, size, Limits{}, Timeouts{}, "", func(id string) raftlog.FS {
+	c := newClusterOn(t, size, Limits{}, timeouts, "", func(id string) raftlog.FS {
 		mu.Lock()
 		defer mu.Unlock()
 		if disks[id] == nil {
@@ -41,18 +41,21 @@ func faultyCluster(t *testing.T, size int) (*cluster, map[string]*diskfault.Faul
 // all: nobody stops leading, reads go on, and writes come when the disk has
 // them, not before.
 func TestSlowDisk(t *testing.T) {
-	c, disks := faultyCluster(t, 3)
+	// Syncs take longer than a leader may be silent, and that is longer than a
+	// busy machine makes it.
+	const delay = 2 * time.Second
+	c, disks := faultyCluster(t, 3, Timeouts{Heartbeat: 1500 * time.Millisecond, Request: patience})
 	leader := c.leader()
 	c.set(leader, "a", "1")
 	before, _ := leader.Leadership()
-	for _, slow := range [][]*member{{leader}, {c.followers()[0]}, c.all()} {
+	for _, slow := range [][]*member{{leader}, c.but(leader)[:1], c.all()} {
 		var names []string
 		for _, m := range slow {
-			disks[m.id].SetDelay(time.Second)
+			disks[m.id].SetDelay(delay)
 			names = append(names, m.id)
 		}
 		// Writes for longer than a sync takes, and reads beside them.
-		until := time.Now().Add(1500 * time.Millisecond)
+		until := time.Now().Add(delay * 3 / 2)
 		var wg sync.WaitGroup
 		for _, m := range c.all() {
 			wg.Go(func() {
@@ -88,11 +91,11 @@ func TestSlowDisk(t *testing.T) {
 // TestNotBeforeDurable holds disks back: no write is acknowledged, or seen by
 // anybody, that they would have to have.
 func TestNotBeforeDurable(t *testing.T) {
-	c, disks := faultyCluster(t, 3)
+	c, disks := faultyCluster(t, 3, calm)
 	leader := c.leader()
 	value := "0"
 	c.set(leader, "a", value)
-	for i, held := range [][]*member{c.all(), {leader}, c.followers()} {
+	for i, held := range [][]*member{c.all(), {leader}, c.but(leader)} {
 		for _, m := range held {
 			disks[m.id].SetDelay(time.Hour)
 		}
@@ -166,7 +169,7 @@ func TestDiskNews(t *testing.T) {
 // TestDiskFull fills the disks: writes are refused and say why, the members stay
 // and read, and when there is room they write again.
 func TestDiskFull(t *testing.T) {
-	c, disks := faultyCluster(t, 3)
+	c, disks := faultyCluster(t, 3, calm)
 	c.set(c.leader(), "a", "1")
 	for _, d := range disks {
 		d.SetFull(true)
@@ -185,7 +188,7 @@ func TestDiskFull(t *testing.T) {
 		return nil
 	}
 	var refused error
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * patience)
 	for time.Now().Before(deadline) {
 		m := c.leader()
 		if err := fill(m); errors.Is(err, apierr.ErrUnavailable) && strings.Contains(err.Error(), "is full") {
@@ -209,7 +212,7 @@ func TestDiskFull(t *testing.T) {
 	for _, d := range disks {
 		d.SetFull(false)
 	}
-	for deadline = time.Now().Add(30 * time.Second); ; {
+	for deadline = time.Now().Add(2 * patience); ; {
 		_, err := c.leader().Commit(c.ctx(), storetest.Set(storetest.Key("a"), "2", store.Cond{}))
 		if err == nil {
 			break
