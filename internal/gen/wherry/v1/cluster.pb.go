@@ -810,6 +810,86 @@ func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
 	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
+type RemoveNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeRequest) Reset() {
+	*x = RemoveNodeRequest{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeRequest) ProtoMessage() {}
+
+func (x *RemoveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeRequest.ProtoReflect.Descriptor instead.
+func (*RemoveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RemoveNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveNodeResponse) Reset() {
+	*x = RemoveNodeResponse{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveNodeResponse) ProtoMessage() {}
+
+func (x *RemoveNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveNodeResponse.ProtoReflect.Descriptor instead.
+func (*RemoveNodeResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{14}
+}
+
 type TransferLeadershipRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty for any.
@@ -820,7 +900,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[13]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -832,7 +912,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[13]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -845,7 +925,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TransferLeadershipRequest) GetId() string {
@@ -863,7 +943,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[14]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +955,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[14]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +968,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 type BackupRequest struct {
@@ -899,7 +979,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[15]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +991,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[15]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1004,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 // BackupResponse is the manifest first, and then the contents in parts.
@@ -938,7 +1018,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[16]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +1030,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[16]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +1043,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BackupResponse) GetManifest() *BackupManifest {
@@ -998,7 +1078,7 @@ type BackupManifest struct {
 
 func (x *BackupManifest) Reset() {
 	*x = BackupManifest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[17]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1090,7 @@ func (x *BackupManifest) String() string {
 func (*BackupManifest) ProtoMessage() {}
 
 func (x *BackupManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[17]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1103,7 @@ func (x *BackupManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupManifest.ProtoReflect.Descriptor instead.
 func (*BackupManifest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *BackupManifest) GetFormat() int32 {
@@ -1090,7 +1170,7 @@ type RotateSealingKeyRequest struct {
 
 func (x *RotateSealingKeyRequest) Reset() {
 	*x = RotateSealingKeyRequest{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[18]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1182,7 @@ func (x *RotateSealingKeyRequest) String() string {
 func (*RotateSealingKeyRequest) ProtoMessage() {}
 
 func (x *RotateSealingKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[18]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1195,7 @@ func (x *RotateSealingKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSealingKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateSealingKeyRequest) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 type RotateSealingKeyResponse struct {
@@ -1128,7 +1208,7 @@ type RotateSealingKeyResponse struct {
 
 func (x *RotateSealingKeyResponse) Reset() {
 	*x = RotateSealingKeyResponse{}
-	mi := &file_wherry_v1_cluster_proto_msgTypes[19]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1220,7 @@ func (x *RotateSealingKeyResponse) String() string {
 func (*RotateSealingKeyResponse) ProtoMessage() {}
 
 func (x *RotateSealingKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_wherry_v1_cluster_proto_msgTypes[19]
+	mi := &file_wherry_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,12 +1233,102 @@ func (x *RotateSealingKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSealingKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateSealingKeyResponse) Descriptor() ([]byte, []int) {
-	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RotateSealingKeyResponse) GetKey() uint32 {
 	if x != nil {
 		return x.Key
+	}
+	return 0
+}
+
+type RotateTokenKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateTokenKeyRequest) Reset() {
+	*x = RotateTokenKeyRequest{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateTokenKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateTokenKeyRequest) ProtoMessage() {}
+
+func (x *RotateTokenKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateTokenKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateTokenKeyRequest) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{22}
+}
+
+type RotateTokenKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the new key, as in /openid/v1/jwks.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// How many keys are believed, this one among them.
+	Believed      int32 `protobuf:"varint,2,opt,name=believed,proto3" json:"believed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateTokenKeyResponse) Reset() {
+	*x = RotateTokenKeyResponse{}
+	mi := &file_wherry_v1_cluster_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateTokenKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateTokenKeyResponse) ProtoMessage() {}
+
+func (x *RotateTokenKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_wherry_v1_cluster_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateTokenKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateTokenKeyResponse) Descriptor() ([]byte, []int) {
+	return file_wherry_v1_cluster_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RotateTokenKeyResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RotateTokenKeyResponse) GetBelieved() int32 {
+	if x != nil {
+		return x.Believed
 	}
 	return 0
 }
@@ -1214,7 +1384,10 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\breplaces\x18\a \x01(\tR\breplaces\"%\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
-	"\x14RemoveMemberResponse\"+\n" +
+	"\x14RemoveMemberResponse\"'\n" +
+	"\x11RemoveNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
+	"\x12RemoveNodeResponse\"+\n" +
 	"\x19TransferLeadershipRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x1c\n" +
 	"\x1aTransferLeadershipResponse\"\x0f\n" +
@@ -1234,21 +1407,28 @@ const file_wherry_v1_cluster_proto_rawDesc = "" +
 	"\x06sha256\x18\b \x01(\tR\x06sha256\"\x19\n" +
 	"\x17RotateSealingKeyRequest\",\n" +
 	"\x18RotateSealingKeyResponse\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\rR\x03key*=\n" +
+	"\x03key\x18\x01 \x01(\rR\x03key\"\x17\n" +
+	"\x15RotateTokenKeyRequest\"F\n" +
+	"\x16RotateTokenKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
+	"\bbelieved\x18\x02 \x01(\x05R\bbelieved*=\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fROLE_CONTROL\x10\x01\x12\r\n" +
-	"\tROLE_NODE\x10\x022\x9c\x05\n" +
+	"\tROLE_NODE\x10\x022\xbe\x06\n" +
 	"\aCluster\x127\n" +
 	"\x04Join\x12\x16.wherry.v1.JoinRequest\x1a\x17.wherry.v1.JoinResponse\x12:\n" +
 	"\x05Renew\x12\x17.wherry.v1.RenewRequest\x1a\x18.wherry.v1.RenewResponse\x12:\n" +
 	"\x05Enter\x12\x17.wherry.v1.EnterRequest\x1a\x18.wherry.v1.EnterResponse\x12L\n" +
 	"\vCreateToken\x12\x1d.wherry.v1.CreateTokenRequest\x1a\x1e.wherry.v1.CreateTokenResponse\x12@\n" +
 	"\aMembers\x12\x19.wherry.v1.MembersRequest\x1a\x1a.wherry.v1.MembersResponse\x12O\n" +
-	"\fRemoveMember\x12\x1e.wherry.v1.RemoveMemberRequest\x1a\x1f.wherry.v1.RemoveMemberResponse\x12a\n" +
+	"\fRemoveMember\x12\x1e.wherry.v1.RemoveMemberRequest\x1a\x1f.wherry.v1.RemoveMemberResponse\x12I\n" +
+	"\n" +
+	"RemoveNode\x12\x1c.wherry.v1.RemoveNodeRequest\x1a\x1d.wherry.v1.RemoveNodeResponse\x12a\n" +
 	"\x12TransferLeadership\x12$.wherry.v1.TransferLeadershipRequest\x1a%.wherry.v1.TransferLeadershipResponse\x12?\n" +
 	"\x06Backup\x12\x18.wherry.v1.BackupRequest\x1a\x19.wherry.v1.BackupResponse0\x01\x12[\n" +
-	"\x10RotateSealingKey\x12\".wherry.v1.RotateSealingKeyRequest\x1a#.wherry.v1.RotateSealingKeyResponseBBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
+	"\x10RotateSealingKey\x12\".wherry.v1.RotateSealingKeyRequest\x1a#.wherry.v1.RotateSealingKeyResponse\x12U\n" +
+	"\x0eRotateTokenKey\x12 .wherry.v1.RotateTokenKeyRequest\x1a!.wherry.v1.RotateTokenKeyResponseBBZ@github.com/wherry-project/wherry/internal/gen/wherry/v1;wherryv1b\x06proto3"
 
 var (
 	file_wherry_v1_cluster_proto_rawDescOnce sync.Once
@@ -1263,7 +1443,7 @@ func file_wherry_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_wherry_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wherry_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_wherry_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_wherry_v1_cluster_proto_goTypes = []any{
 	(Role)(0),                          // 0: wherry.v1.Role
 	(*JoinRequest)(nil),                // 1: wherry.v1.JoinRequest
@@ -1279,39 +1459,47 @@ var file_wherry_v1_cluster_proto_goTypes = []any{
 	(*Member)(nil),                     // 11: wherry.v1.Member
 	(*RemoveMemberRequest)(nil),        // 12: wherry.v1.RemoveMemberRequest
 	(*RemoveMemberResponse)(nil),       // 13: wherry.v1.RemoveMemberResponse
-	(*TransferLeadershipRequest)(nil),  // 14: wherry.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 15: wherry.v1.TransferLeadershipResponse
-	(*BackupRequest)(nil),              // 16: wherry.v1.BackupRequest
-	(*BackupResponse)(nil),             // 17: wherry.v1.BackupResponse
-	(*BackupManifest)(nil),             // 18: wherry.v1.BackupManifest
-	(*RotateSealingKeyRequest)(nil),    // 19: wherry.v1.RotateSealingKeyRequest
-	(*RotateSealingKeyResponse)(nil),   // 20: wherry.v1.RotateSealingKeyResponse
+	(*RemoveNodeRequest)(nil),          // 14: wherry.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),         // 15: wherry.v1.RemoveNodeResponse
+	(*TransferLeadershipRequest)(nil),  // 16: wherry.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 17: wherry.v1.TransferLeadershipResponse
+	(*BackupRequest)(nil),              // 18: wherry.v1.BackupRequest
+	(*BackupResponse)(nil),             // 19: wherry.v1.BackupResponse
+	(*BackupManifest)(nil),             // 20: wherry.v1.BackupManifest
+	(*RotateSealingKeyRequest)(nil),    // 21: wherry.v1.RotateSealingKeyRequest
+	(*RotateSealingKeyResponse)(nil),   // 22: wherry.v1.RotateSealingKeyResponse
+	(*RotateTokenKeyRequest)(nil),      // 23: wherry.v1.RotateTokenKeyRequest
+	(*RotateTokenKeyResponse)(nil),     // 24: wherry.v1.RotateTokenKeyResponse
 }
 var file_wherry_v1_cluster_proto_depIdxs = []int32{
 	0,  // 0: wherry.v1.JoinRequest.role:type_name -> wherry.v1.Role
 	0,  // 1: wherry.v1.CreateTokenRequest.role:type_name -> wherry.v1.Role
 	11, // 2: wherry.v1.MembersResponse.members:type_name -> wherry.v1.Member
-	18, // 3: wherry.v1.BackupResponse.manifest:type_name -> wherry.v1.BackupManifest
+	20, // 3: wherry.v1.BackupResponse.manifest:type_name -> wherry.v1.BackupManifest
 	1,  // 4: wherry.v1.Cluster.Join:input_type -> wherry.v1.JoinRequest
 	3,  // 5: wherry.v1.Cluster.Renew:input_type -> wherry.v1.RenewRequest
 	5,  // 6: wherry.v1.Cluster.Enter:input_type -> wherry.v1.EnterRequest
 	7,  // 7: wherry.v1.Cluster.CreateToken:input_type -> wherry.v1.CreateTokenRequest
 	9,  // 8: wherry.v1.Cluster.Members:input_type -> wherry.v1.MembersRequest
 	12, // 9: wherry.v1.Cluster.RemoveMember:input_type -> wherry.v1.RemoveMemberRequest
-	14, // 10: wherry.v1.Cluster.TransferLeadership:input_type -> wherry.v1.TransferLeadershipRequest
-	16, // 11: wherry.v1.Cluster.Backup:input_type -> wherry.v1.BackupRequest
-	19, // 12: wherry.v1.Cluster.RotateSealingKey:input_type -> wherry.v1.RotateSealingKeyRequest
-	2,  // 13: wherry.v1.Cluster.Join:output_type -> wherry.v1.JoinResponse
-	4,  // 14: wherry.v1.Cluster.Renew:output_type -> wherry.v1.RenewResponse
-	6,  // 15: wherry.v1.Cluster.Enter:output_type -> wherry.v1.EnterResponse
-	8,  // 16: wherry.v1.Cluster.CreateToken:output_type -> wherry.v1.CreateTokenResponse
-	10, // 17: wherry.v1.Cluster.Members:output_type -> wherry.v1.MembersResponse
-	13, // 18: wherry.v1.Cluster.RemoveMember:output_type -> wherry.v1.RemoveMemberResponse
-	15, // 19: wherry.v1.Cluster.TransferLeadership:output_type -> wherry.v1.TransferLeadershipResponse
-	17, // 20: wherry.v1.Cluster.Backup:output_type -> wherry.v1.BackupResponse
-	20, // 21: wherry.v1.Cluster.RotateSealingKey:output_type -> wherry.v1.RotateSealingKeyResponse
-	13, // [13:22] is the sub-list for method output_type
-	4,  // [4:13] is the sub-list for method input_type
+	14, // 10: wherry.v1.Cluster.RemoveNode:input_type -> wherry.v1.RemoveNodeRequest
+	16, // 11: wherry.v1.Cluster.TransferLeadership:input_type -> wherry.v1.TransferLeadershipRequest
+	18, // 12: wherry.v1.Cluster.Backup:input_type -> wherry.v1.BackupRequest
+	21, // 13: wherry.v1.Cluster.RotateSealingKey:input_type -> wherry.v1.RotateSealingKeyRequest
+	23, // 14: wherry.v1.Cluster.RotateTokenKey:input_type -> wherry.v1.RotateTokenKeyRequest
+	2,  // 15: wherry.v1.Cluster.Join:output_type -> wherry.v1.JoinResponse
+	4,  // 16: wherry.v1.Cluster.Renew:output_type -> wherry.v1.RenewResponse
+	6,  // 17: wherry.v1.Cluster.Enter:output_type -> wherry.v1.EnterResponse
+	8,  // 18: wherry.v1.Cluster.CreateToken:output_type -> wherry.v1.CreateTokenResponse
+	10, // 19: wherry.v1.Cluster.Members:output_type -> wherry.v1.MembersResponse
+	13, // 20: wherry.v1.Cluster.RemoveMember:output_type -> wherry.v1.RemoveMemberResponse
+	15, // 21: wherry.v1.Cluster.RemoveNode:output_type -> wherry.v1.RemoveNodeResponse
+	17, // 22: wherry.v1.Cluster.TransferLeadership:output_type -> wherry.v1.TransferLeadershipResponse
+	19, // 23: wherry.v1.Cluster.Backup:output_type -> wherry.v1.BackupResponse
+	22, // 24: wherry.v1.Cluster.RotateSealingKey:output_type -> wherry.v1.RotateSealingKeyResponse
+	24, // 25: wherry.v1.Cluster.RotateTokenKey:output_type -> wherry.v1.RotateTokenKeyResponse
+	15, // [15:26] is the sub-list for method output_type
+	4,  // [4:15] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1328,7 +1516,7 @@ func file_wherry_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wherry_v1_cluster_proto_rawDesc), len(file_wherry_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

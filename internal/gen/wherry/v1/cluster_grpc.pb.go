@@ -25,9 +25,11 @@ const (
 	Cluster_CreateToken_FullMethodName        = "/wherry.v1.Cluster/CreateToken"
 	Cluster_Members_FullMethodName            = "/wherry.v1.Cluster/Members"
 	Cluster_RemoveMember_FullMethodName       = "/wherry.v1.Cluster/RemoveMember"
+	Cluster_RemoveNode_FullMethodName         = "/wherry.v1.Cluster/RemoveNode"
 	Cluster_TransferLeadership_FullMethodName = "/wherry.v1.Cluster/TransferLeadership"
 	Cluster_Backup_FullMethodName             = "/wherry.v1.Cluster/Backup"
 	Cluster_RotateSealingKey_FullMethodName   = "/wherry.v1.Cluster/RotateSealingKey"
+	Cluster_RotateTokenKey_FullMethodName     = "/wherry.v1.Cluster/RotateTokenKey"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -50,6 +52,9 @@ type ClusterClient interface {
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 	// RemoveMember takes a controld out of the cluster.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
+	// RemoveNode takes a node out of the cluster: its key is believed no more,
+	// what it has open ends, and its Node is deleted.
+	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
 	// TransferLeadership asks the leader to hand over before it stops.
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
 	// Backup gives the whole state and the keys that open it; the caller
@@ -58,6 +63,9 @@ type ClusterClient interface {
 	// RotateSealingKey makes a new key for what is sealed at rest. What an older
 	// key holds is sealed anew by and by.
 	RotateSealingKey(ctx context.Context, in *RotateSealingKeyRequest, opts ...grpc.CallOption) (*RotateSealingKeyResponse, error)
+	// RotateTokenKey makes a new key that signs the tokens of service accounts.
+	// Those that an older key signed are good until they end.
+	RotateTokenKey(ctx context.Context, in *RotateTokenKeyRequest, opts ...grpc.CallOption) (*RotateTokenKeyResponse, error)
 }
 
 type clusterClient struct {
@@ -128,6 +136,16 @@ func (c *clusterClient) RemoveMember(ctx context.Context, in *RemoveMemberReques
 	return out, nil
 }
 
+func (c *clusterClient) RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveNodeResponse)
+	err := c.cc.Invoke(ctx, Cluster_RemoveNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterClient) TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TransferLeadershipResponse)
@@ -167,6 +185,16 @@ func (c *clusterClient) RotateSealingKey(ctx context.Context, in *RotateSealingK
 	return out, nil
 }
 
+func (c *clusterClient) RotateTokenKey(ctx context.Context, in *RotateTokenKeyRequest, opts ...grpc.CallOption) (*RotateTokenKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateTokenKeyResponse)
+	err := c.cc.Invoke(ctx, Cluster_RotateTokenKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -187,6 +215,9 @@ type ClusterServer interface {
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
 	// RemoveMember takes a controld out of the cluster.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
+	// RemoveNode takes a node out of the cluster: its key is believed no more,
+	// what it has open ends, and its Node is deleted.
+	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
 	// TransferLeadership asks the leader to hand over before it stops.
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
 	// Backup gives the whole state and the keys that open it; the caller
@@ -195,6 +226,9 @@ type ClusterServer interface {
 	// RotateSealingKey makes a new key for what is sealed at rest. What an older
 	// key holds is sealed anew by and by.
 	RotateSealingKey(context.Context, *RotateSealingKeyRequest) (*RotateSealingKeyResponse, error)
+	// RotateTokenKey makes a new key that signs the tokens of service accounts.
+	// Those that an older key signed are good until they end.
+	RotateTokenKey(context.Context, *RotateTokenKeyRequest) (*RotateTokenKeyResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -223,6 +257,9 @@ func (UnimplementedClusterServer) Members(context.Context, *MembersRequest) (*Me
 func (UnimplementedClusterServer) RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveMember not implemented")
 }
+func (UnimplementedClusterServer) RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveNode not implemented")
+}
 func (UnimplementedClusterServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
 }
@@ -231,6 +268,9 @@ func (UnimplementedClusterServer) Backup(*BackupRequest, grpc.ServerStreamingSer
 }
 func (UnimplementedClusterServer) RotateSealingKey(context.Context, *RotateSealingKeyRequest) (*RotateSealingKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateSealingKey not implemented")
+}
+func (UnimplementedClusterServer) RotateTokenKey(context.Context, *RotateTokenKeyRequest) (*RotateTokenKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateTokenKey not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -361,6 +401,24 @@ func _Cluster_RemoveMember_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_RemoveNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).RemoveNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_RemoveNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).RemoveNode(ctx, req.(*RemoveNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Cluster_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TransferLeadershipRequest)
 	if err := dec(in); err != nil {
@@ -408,6 +466,24 @@ func _Cluster_RotateSealingKey_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_RotateTokenKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateTokenKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).RotateTokenKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_RotateTokenKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).RotateTokenKey(ctx, req.(*RotateTokenKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -440,12 +516,20 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Cluster_RemoveMember_Handler,
 		},
 		{
+			MethodName: "RemoveNode",
+			Handler:    _Cluster_RemoveNode_Handler,
+		},
+		{
 			MethodName: "TransferLeadership",
 			Handler:    _Cluster_TransferLeadership_Handler,
 		},
 		{
 			MethodName: "RotateSealingKey",
 			Handler:    _Cluster_RotateSealingKey_Handler,
+		},
+		{
+			MethodName: "RotateTokenKey",
+			Handler:    _Cluster_RotateTokenKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
