@@ -13,11 +13,13 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/kinds/core"
+	"github.com/wherry-project/wherry/internal/kinds/node"
+	"github.com/wherry-project/wherry/internal/kinds/scheduling"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
 func kinds() *api.Kinds {
-	return api.NewKinds(core.Pod(), core.Node(), core.Namespace(), core.ConfigMap())
+	return api.NewKinds(core.Pod(), core.Node(), core.Namespace(), core.ConfigMap(), scheduling.PriorityClass(), node.RuntimeClass())
 }
 
 // snapshot has three namespaces: live, dying (deletionTimestamp) and ending
@@ -113,8 +115,8 @@ func TestPlugins(t *testing.T) {
 		{name: "a replaced pod tolerates again", resource: "pods", op: admission.Update, object: pod, old: `{metadata: {name: p, namespace: live}` + ready,
 			want: `{metadata: {name: p, namespace: live}` + ready},
 		{name: "a critical pod", resource: "pods", op: admission.Create,
-			object: `{metadata: {name: p, namespace: live}, spec: {priorityClassName: system-node-critical, preemptionPolicy: Never, tolerations: [{operator: Exists}]}}`,
-			want:   `{metadata: {name: p, namespace: live}, spec: {priorityClassName: system-node-critical, preemptionPolicy: Never, priority: 2000001000, tolerations: [{operator: Exists}]}}`},
+			object: `{metadata: {name: p, namespace: live}, spec: {priorityClassName: system-node-critical, tolerations: [{operator: Exists}]}}`,
+			want:   `{metadata: {name: p, namespace: live}, spec: {priorityClassName: system-node-critical, preemptionPolicy: PreemptLowerPriority, priority: 2000001000, tolerations: [{operator: Exists}]}}`},
 		{name: "a cluster's critical pod", resource: "pods", op: admission.Create,
 			object: `{metadata: {name: p, namespace: live}, spec: {priorityClassName: system-cluster-critical, tolerations: [{operator: Exists}]}}`,
 			want:   `{metadata: {name: p, namespace: live}, spec: {priorityClassName: system-cluster-critical, preemptionPolicy: PreemptLowerPriority, priority: 2000000000, tolerations: [{operator: Exists}]}}`},

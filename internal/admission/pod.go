@@ -1,11 +1,7 @@
 package admission
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/wherry-project/wherry/internal/apierr"
 )
 
 const tolerateSeconds = 300
@@ -36,53 +32,4 @@ func tolerates(list []corev1.Toleration, key string) bool {
 		}
 	}
 	return false
-}
-
-// priority turns the name of a built-in priority class into its number, and
-// keeps the number when a pod is replaced by one that names none.
-func priority(r *Request) error {
-	pod, ok := r.Object.(*corev1.Pod)
-	if !ok || r.Subresource != "" || r.Operation == Delete {
-		return nil
-	}
-	if old, ok := r.Old.(*corev1.Pod); ok {
-		if pod.Spec.Priority == nil && old.Spec.Priority != nil {
-			value := *old.Spec.Priority
-			pod.Spec.Priority = &value
-		}
-		if pod.Spec.PreemptionPolicy == nil && old.Spec.PreemptionPolicy != nil {
-			policy := *old.Spec.PreemptionPolicy
-			pod.Spec.PreemptionPolicy = &policy
-		}
-		return nil
-	}
-	value := int32(0)
-	switch name := pod.Spec.PriorityClassName; name {
-	case "":
-	case "system-cluster-critical":
-		value = 2000000000
-	case "system-node-critical":
-		value = 2000001000
-	default:
-		return apierr.Forbidden("pods", pod.Name, fmt.Errorf("no PriorityClass with name %s was found", name))
-	}
-	if pod.Spec.Priority != nil && *pod.Spec.Priority != value {
-		return apierr.Forbidden("pods", pod.Name, fmt.Errorf("the integer value of priority (%d) must not be provided in pod spec; priority admission controller computed %d from the given PriorityClass name", *pod.Spec.Priority, value))
-	}
-	pod.Spec.Priority = &value
-	if pod.Spec.PreemptionPolicy == nil {
-		policy := corev1.PreemptLowerPriority
-		pod.Spec.PreemptionPolicy = &policy
-	}
-	return nil
-}
-
-// runtimeClass refuses a pod that wants a runtime of its own: there is one
-// runtime, and no RuntimeClass is served.
-func runtimeClass(r *Request) error {
-	pod, ok := r.Object.(*corev1.Pod)
-	if !ok || r.Operation != Create || r.Subresource != "" || pod.Spec.RuntimeClassName == nil || *pod.Spec.RuntimeClassName == "" {
-		return nil
-	}
-	return apierr.Forbidden("pods", pod.Name, fmt.Errorf("pod rejected: RuntimeClass %q not found", *pod.Spec.RuntimeClassName))
 }
