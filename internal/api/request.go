@@ -79,6 +79,8 @@ type Page struct {
 	Continue string
 	// Remaining is nil when selectors were used or nothing remains.
 	Remaining *int64
+	// Warnings are for who deleted what the page holds.
+	Warnings []string
 }
 
 // EventType is what happened, as a watcher with its selection sees it.

@@ -27,13 +27,19 @@ func (s *Server) Delete(ctx context.Context, u api.User, t api.Target, o metav1.
 		return api.Deletion{}, err
 	}
 	d, err := s.delete(ctx, u, k.Stored(), t, o)
-	if err == nil && k.Resource == "jobs" && o.PropagationPolicy == nil && o.OrphanDependents == nil { //nolint:staticcheck // old clients send it
-		d.Warnings = append(d.Warnings, "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning")
-	}
 	if err == nil {
+		d.Warnings = append(d.Warnings, deleteWarnings(k, o)...)
 		d.Value, err = s.shown(k, d.Value, nil)
 	}
 	return d, err
+}
+
+// deleteWarnings tell what a delete leaves behind that says nothing about it.
+func deleteWarnings(k *api.Kind, o metav1.DeleteOptions) []string {
+	if k.Resource != "jobs" || o.PropagationPolicy != nil || o.OrphanDependents != nil { //nolint:staticcheck // old clients send it
+		return nil
+	}
+	return []string{"child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"}
 }
 
 func (s *Server) delete(ctx context.Context, u api.User, k *api.Kind, t api.Target, o metav1.DeleteOptions) (d api.Deletion, err error) {
@@ -204,6 +210,11 @@ const atOnce = 16
 
 // DeleteCollection implements api.Resources. After an error some may be deleted.
 func (s *Server) DeleteCollection(ctx context.Context, u api.User, t api.Target, l api.ListOptions, o metav1.DeleteOptions) (*api.Page, error) {
+	return s.deleteCollectionWithin(ctx, u, t, l, o, 0)
+}
+
+// deleteCollectionWithin deletes what a list within a limit of bytes holds.
+func (s *Server) deleteCollectionWithin(ctx context.Context, u api.User, t api.Target, l api.ListOptions, o metav1.DeleteOptions, limit int) (*api.Page, error) {
 	k, err := s.enter(u, t, "deletecollection")
 	if err != nil {
 		return nil, err
@@ -211,7 +222,7 @@ func (s *Server) DeleteCollection(ctx context.Context, u api.User, t api.Target,
 	if err := checkDelete(o); err != nil {
 		return nil, err
 	}
-	p, err := s.list(ctx, k, t, l, 0)
+	p, err := s.list(ctx, k, t, l, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +247,7 @@ func (s *Server) DeleteCollection(ctx context.Context, u api.User, t api.Target,
 			kept = append(kept, r)
 		}
 	}
-	p.Records = kept
+	p.Records, p.Warnings = kept, deleteWarnings(k, o)
 	return s.shownPage(k, p)
 }
 

@@ -57,6 +57,7 @@ func deleteOptions(o *wherryv1.DeleteOptions) metav1.DeleteOptions {
 	var out metav1.DeleteOptions
 	if o != nil {
 		out.GracePeriodSeconds = o.GracePeriodSeconds
+		out.OrphanDependents = o.OrphanDependents //nolint:staticcheck // old clients send it
 	}
 	if p := metav1.DeletionPropagation(o.GetPropagationPolicy()); p != "" {
 		out.PropagationPolicy = &p
@@ -126,14 +127,18 @@ func (g *Service) List(ctx context.Context, r *wherryv1.ListRequest) (*wherryv1.
 	if err != nil {
 		return nil, err
 	}
-	out := &wherryv1.ListResponse{
-		ResourceVersion: strconv.FormatUint(p.Revision, 10), ContinueToken: p.Continue, RemainingItems: p.Remaining,
-		Items: make([]*anypb.Any, len(p.Records)),
+	return &wherryv1.ListResponse{
+		ResourceVersion: strconv.FormatUint(p.Revision, 10), ContinueToken: p.Continue, RemainingItems: p.Remaining, Items: items(p),
+	}, nil
+}
+
+// items are the objects of a page.
+func items(p *api.Page) []*anypb.Any {
+	out := make([]*anypb.Any, len(p.Records))
+	for i, r := range p.Records {
+		out[i] = p.Kind.RecordAny(r)
 	}
-	for i, rec := range p.Records {
-		out.Items[i] = p.Kind.RecordAny(rec)
-	}
-	return out, nil
+	return out
 }
 
 // Watch implements wherryv1.ResourcesServer.
@@ -151,9 +156,8 @@ func (g *Service) Watch(r *wherryv1.WatchRequest, out grpc.ServerStreamingServer
 		Selection: sel, ResourceVersion: r.GetResourceVersion(), Bookmarks: r.GetBookmarks(),
 		ResourceVersionMatch: metav1.ResourceVersionMatch(r.GetResourceVersionMatch()),
 	}
-	if r.GetSendInitialEvents() {
-		yes := true
-		o.SendInitialEvents = &yes
+	if o.SendInitialEvents = r.InitialEvents; o.SendInitialEvents == nil && r.GetSendInitialEvents() {
+		o.SendInitialEvents = &r.SendInitialEvents
 	}
 	t := target(r.GetTarget())
 	st, err := g.s.Watch(ctx, u, t, o)
@@ -314,9 +318,23 @@ func (g *Service) DeleteCollection(ctx context.Context, r *wherryv1.DeleteCollec
 	if err != nil {
 		return nil, err
 	}
-	p, err := g.s.DeleteCollection(ctx, u, target(r.GetTarget()), api.ListOptions{Selection: sel}, deleteOptions(r.GetOptions()))
+	within := 0
+	if r.GetReturnItems() {
+		within = listBytes
+	}
+	p, err := g.s.deleteCollectionWithin(ctx, u, target(r.GetTarget()), api.ListOptions{
+		Selection: sel, Limit: r.GetLimit(), Continue: r.GetContinueToken(), ResourceVersion: r.GetResourceVersion(),
+		ResourceVersionMatch: metav1.ResourceVersionMatch(r.GetResourceVersionMatch()),
+	}, deleteOptions(r.GetOptions()), within)
 	if err != nil {
 		return nil, err
 	}
-	return &wherryv1.DeleteCollectionResponse{Deleted: int64(len(p.Records))}, nil
+	out := &wherryv1.DeleteCollectionResponse{
+		Deleted: int64(len(p.Records)), ResourceVersion: strconv.FormatUint(p.Revision, 10),
+		ContinueToken: p.Continue, RemainingItems: p.Remaining, Warnings: p.Warnings,
+	}
+	if r.GetReturnItems() {
+		out.Items = items(p)
+	}
+	return out, nil
 }

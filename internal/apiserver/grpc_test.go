@@ -71,6 +71,42 @@ func TestGRPCListFitsMessages(t *testing.T) {
 	}
 }
 
+// TestGRPCDeleteCollection deletes more than one message can give back: at once
+// without the objects, page by page with them.
+func TestGRPCDeleteCollection(t *testing.T) {
+	c := local(t)
+	r := c.dial(asAdmin)
+	value := strings.Repeat("x", 200<<10)
+	const n = 30 // 6 MiB
+	for _, give := range []bool{false, true} {
+		for i := range n {
+			m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("m%02d", i)}, Data: map[string]string{"k": value}}
+			c.must(c.api.Create(t.Context(), admin, c.at("configmaps", "demo", "", ""), m, api.WriteOptions{}))
+		}
+		req := &wherryv1.DeleteCollectionRequest{Target: maps(""), Limit: 3, ReturnItems: give}
+		one, err := r.DeleteCollection(t.Context(), req)
+		if err != nil || one.GetDeleted() != 3 || one.GetRemainingItems() != n-3 || one.GetContinueToken() == "" || one.GetResourceVersion() == "" {
+			t.Errorf("a page of three: %d deleted, %d remaining, %v", one.GetDeleted(), one.GetRemainingItems(), err)
+		}
+		req.Limit, req.ContinueToken = 0, one.GetContinueToken()
+		items, calls := len(one.GetItems()), 1
+		for req.ContinueToken != "" {
+			p, err := r.DeleteCollection(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			items, calls = items+len(p.GetItems()), calls+1
+			req.ContinueToken = p.GetContinueToken()
+		}
+		if left := c.snapshot().Count("configmaps", "demo"); left != 0 {
+			t.Errorf("%d left", left)
+		}
+		if !give && (items != 0 || calls != 2) || give && (items != n || calls < 3) {
+			t.Errorf("giving back %v: %d objects in %d calls", give, items, calls)
+		}
+	}
+}
+
 func TestGRPCWatch(t *testing.T) {
 	c := local(t)
 	r := c.dial(asAdmin)

@@ -91,5 +91,6 @@ func (c *call) deleteCollection() error {
 	if err != nil {
 		return err
 	}
+	c.warn = append(c.warn, page.Warnings...)
 	return c.answer(http.StatusOK, f.ContentType(), func(w *body) error { return c.g.render.Page(w, f, page) })
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -94,6 +95,9 @@ func (o outcome) String() string {
 		fmt.Fprintf(&out, "item %s\n", settled(i))
 	}
 	list, _ := json.Marshal(o.list)
+	if token, err := base64.RawURLEncoding.DecodeString(o.list.Continue); err == nil { // it may hold a generated name
+		list = bytes.ReplaceAll(list, []byte(o.list.Continue), []byte(settled(string(token))))
+	}
 	status, _ := json.Marshal(o.status)
 	for i, w := range o.warnings { // a header is one line
 		o.warnings[i] = strings.Join(strings.Fields(w), " ")
@@ -261,10 +265,6 @@ func (h *overHTTP) do(t *testing.T, s step) (o outcome) {
 		if err := json.Unmarshal(b, &list); err != nil {
 			t.Fatal(err)
 		}
-		if s.verb == "deletecollection" { // a count over gRPC
-			o.object = fmt.Sprint(len(list.Items), " deleted")
-			return o
-		}
 		o.list = list.Metadata
 		for _, i := range list.Items {
 			o.items = append(o.items, h.typed(t, s, i))
@@ -388,9 +388,16 @@ func (g *overGRPC) do(t *testing.T, s step) (o outcome) {
 		answer, o.warnings = r.GetObject(), r.GetWarnings()
 	case "deletecollection":
 		var r *wherryv1.DeleteCollectionResponse
-		if r, err = g.r.DeleteCollection(ctx, &wherryv1.DeleteCollectionRequest{Target: at, Selection: sel, Options: s.deleteOptions()}); err == nil {
-			o.object = fmt.Sprint(r.GetDeleted(), " deleted")
-			return o
+		r, err = g.r.DeleteCollection(ctx, &wherryv1.DeleteCollectionRequest{
+			Target: at, Selection: sel, Options: s.deleteOptions(), Limit: s.list.Limit, ContinueToken: s.list.Continue,
+			ResourceVersion: s.list.ResourceVersion, ResourceVersionMatch: string(s.list.ResourceVersionMatch), ReturnItems: true,
+		})
+		if err == nil {
+			o.list = metav1.ListMeta{ResourceVersion: r.GetResourceVersion(), Continue: r.GetContinueToken(), RemainingItemCount: r.RemainingItems}
+			o.warnings = r.GetWarnings()
+		}
+		for _, i := range r.GetItems() {
+			o.items = append(o.items, g.typed(t, i))
 		}
 	case "list":
 		var r *wherryv1.ListResponse
@@ -431,7 +438,7 @@ func patchTypes() map[types.PatchType]wherryv1.PatchType {
 }
 
 func (s step) deleteOptions() *wherryv1.DeleteOptions {
-	o := &wherryv1.DeleteOptions{GracePeriodSeconds: s.delete.GracePeriodSeconds, DryRun: len(s.delete.DryRun) > 0}
+	o := &wherryv1.DeleteOptions{GracePeriodSeconds: s.delete.GracePeriodSeconds, DryRun: len(s.delete.DryRun) > 0, OrphanDependents: s.delete.OrphanDependents}
 	if p := s.delete.PropagationPolicy; p != nil {
 		o.PropagationPolicy = string(*p)
 	}
@@ -457,7 +464,7 @@ func (g *overGRPC) typed(t *testing.T, a *anypb.Any) string {
 func (g *overGRPC) open(ctx context.Context, s step, at *wherryv1.Target, sel *wherryv1.Selection) (*wherryv1.WatchResponse, error) {
 	w, err := g.r.Watch(ctx, &wherryv1.WatchRequest{
 		Target: at, Selection: sel, ResourceVersion: s.list.ResourceVersion, ResourceVersionMatch: string(s.list.ResourceVersionMatch),
-		Bookmarks: s.list.AllowWatchBookmarks, SendInitialEvents: s.list.SendInitialEvents != nil && *s.list.SendInitialEvents,
+		Bookmarks: s.list.AllowWatchBookmarks, InitialEvents: s.list.SendInitialEvents,
 	})
 	if err != nil {
 		return nil, err
@@ -474,7 +481,7 @@ func (g *overGRPC) watch(t *testing.T, s step, n int) (out []string) {
 		Target:    &wherryv1.Target{Group: a.Group, Version: a.Version, Resource: a.Resource, Namespace: a.Namespace, Name: a.Name},
 		Selection: &wherryv1.Selection{Labels: s.list.LabelSelector, Fields: s.list.FieldSelector}, ResourceVersion: s.list.ResourceVersion,
 		ResourceVersionMatch: string(s.list.ResourceVersionMatch), Bookmarks: s.list.AllowWatchBookmarks,
-		SendInitialEvents: s.list.SendInitialEvents != nil && *s.list.SendInitialEvents,
+		InitialEvents: s.list.SendInitialEvents,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 
@@ -22,6 +23,9 @@ const (
 	cms     = "/v1/configmaps/demo"
 	deploys = "apps/v1/deployments/demo"
 	poded   = "/v1/pods/demo"
+
+	// goOn as a continue token stands for the one that the front gave last.
+	goOn = "(the last)"
 )
 
 // paritySteps walks every verb, and what each refuses.
@@ -179,8 +183,19 @@ func paritySteps() []step {
 		{name: "delete at once but for a second", verb: "delete", at: poded + "/p", delete: metav1.DeleteOptions{GracePeriodSeconds: &minus}},
 		{name: "delete at once", verb: "delete", at: poded + "/p", delete: metav1.DeleteOptions{GracePeriodSeconds: &zero}},
 		{name: "delete a service", verb: "delete", at: "/v1/services/demo/s"},
+		{name: "delete as old clients do", verb: "delete", at: deploys + "/web", delete: metav1.DeleteOptions{OrphanDependents: &[]bool{true}[0]}},
+		{name: "delete as older ones do", verb: "delete", at: deploys + "/web", delete: metav1.DeleteOptions{OrphanDependents: &[]bool{false}[0]}},
+		{name: "delete with all policies", verb: "delete", at: cms + "/a", delete: metav1.DeleteOptions{OrphanDependents: &[]bool{true}[0], PropagationPolicy: &back}, reason: invalid},
 		{name: "delete what must stay", verb: "delete", at: "/v1/namespaces//default", reason: notFound},
 		{name: "delete all", verb: "deletecollection", at: cms, list: metav1.ListOptions{LabelSelector: "is=nothing"}},
+		{name: "delete no more than one", verb: "deletecollection", at: cms, list: metav1.ListOptions{Limit: 1}, delete: metav1.DeleteOptions{DryRun: []string{"All"}}},
+		{name: "delete the next", verb: "deletecollection", at: cms, list: metav1.ListOptions{Limit: 1, Continue: goOn}, delete: metav1.DeleteOptions{DryRun: []string{"All"}}},
+		{name: "delete what was there once", verb: "deletecollection", at: cms, list: metav1.ListOptions{ResourceVersion: "2", ResourceVersionMatch: "Exact"}, delete: metav1.DeleteOptions{DryRun: []string{"All"}}},
+		{name: "delete one for good", verb: "deletecollection", at: cms, list: metav1.ListOptions{Limit: 1, LabelSelector: "is=old"}},
+		{name: "delete less than none", verb: "deletecollection", at: cms, list: metav1.ListOptions{Limit: -1}, reason: bad},
+		{name: "delete on from nothing", verb: "deletecollection", at: cms, list: metav1.ListOptions{Continue: "x"}, reason: bad},
+		{name: "delete at an odd match", verb: "deletecollection", at: cms, list: metav1.ListOptions{ResourceVersion: "1", ResourceVersionMatch: "Near"}, reason: invalid},
+		{name: "delete all jobs", verb: "deletecollection", at: "batch/v1/jobs/demo"},
 		{name: "delete all by a bad field", verb: "deletecollection", at: cms, list: metav1.ListOptions{FieldSelector: "spec.x=1"}, reason: bad},
 		{name: "delete all sideways", verb: "deletecollection", at: cms, delete: metav1.DeleteOptions{PropagationPolicy: &side}, reason: invalid},
 		{name: "delete all everywhere", verb: "deletecollection", at: "/v1/configmaps", reason: notThere},
@@ -241,32 +256,43 @@ func TestFrontsAgree(t *testing.T) {
 	var fronts [2]front
 	fronts[0] = &overHTTP{c: start(t, options{})}
 	fronts[1] = dialGRPC(t, start(t, options{}))
+	var last [2]string
 	for _, s := range paritySteps() {
 		t.Run(s.name, func(t *testing.T) {
+			do := func(i int) outcome {
+				s := s
+				if s.list.Continue == goOn {
+					s.list.Continue = last[i]
+				}
+				o := fronts[i].do(t, s)
+				last[i] = cmp.Or(o.list.Continue, last[i])
+				return o
+			}
 			if s.write.FieldManager == "" && s.patch != types.ApplyPatchType {
 				s.write.FieldManager = "tester" // else each front has its own
 			}
-			a, b := fronts[0].do(t, s), fronts[1].do(t, s)
+			a, b := do(0), do(1)
 			if a.String() != b.String() {
 				t.Errorf("HTTP answers\n%s\ngRPC answers\n%s", a, b)
 			}
 			if a.status.Reason != s.reason {
 				t.Errorf("answered %+v, want %q", a.status, s.reason)
 			}
-			if s.reason == "" && a.object == "" && a.items == nil && !a.deleted && s.verb != "list" && a.status.Message == "" {
+			if s.reason == "" && a.object == "" && a.items == nil && !a.deleted && s.verb != "list" && s.verb != "deletecollection" && a.status.Message == "" {
 				t.Errorf("answered nothing: %+v", a)
 			}
 		})
 	}
-	yes := true
+	yes, no := true, false
 	for _, s := range []step{
 		{name: "everything that there was", at: cms, list: metav1.ListOptions{ResourceVersion: "1"}},
 		{name: "a selection", at: cms, list: metav1.ListOptions{ResourceVersion: "1", LabelSelector: "is=old"}},
 		{name: "initial events", at: cms, list: metav1.ListOptions{SendInitialEvents: &yes, ResourceVersionMatch: "NotOlderThan", AllowWatchBookmarks: true}},
+		{name: "no initial events", at: cms, list: metav1.ListOptions{SendInitialEvents: &no, ResourceVersion: "1", ResourceVersionMatch: "NotOlderThan"}},
 	} {
 		t.Run("watch "+s.name, func(t *testing.T) {
 			s.verb = "watch"
-			n := map[string]int{"everything that there was": 9, "a selection": 2, "initial events": 4}[s.name]
+			n := map[string]int{"everything that there was": 9, "a selection": 2, "initial events": 4, "no initial events": 9}[s.name]
 			a, b := fronts[0].watch(t, s, n), fronts[1].watch(t, s, n)
 			if strings.Join(a, "\n") != strings.Join(b, "\n") {
 				t.Errorf("HTTP\n%s\ngRPC\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))

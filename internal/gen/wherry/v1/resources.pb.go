@@ -816,8 +816,11 @@ type WatchRequest struct {
 	SendInitialEvents    bool                   `protobuf:"varint,6,opt,name=send_initial_events,json=sendInitialEvents,proto3" json:"send_initial_events,omitempty"`
 	// Seconds after which the server ends the watch; 0 for its own choice.
 	TimeoutSeconds int64 `protobuf:"varint,7,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// As send_initial_events, which it goes before, and told apart from unset:
+	// false asks for no initial events.
+	InitialEvents *bool `protobuf:"varint,8,opt,name=initial_events,json=initialEvents,proto3,oneof" json:"initial_events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchRequest) Reset() {
@@ -897,6 +900,13 @@ func (x *WatchRequest) GetTimeoutSeconds() int64 {
 		return x.TimeoutSeconds
 	}
 	return 0
+}
+
+func (x *WatchRequest) GetInitialEvents() bool {
+	if x != nil && x.InitialEvents != nil {
+		return *x.InitialEvents
+	}
+	return false
 }
 
 type WatchResponse struct {
@@ -1397,8 +1407,11 @@ type DeleteOptions struct {
 	// Only an object at this revision.
 	ResourceVersion string `protobuf:"bytes,4,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
 	DryRun          bool   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What old clients say instead of a propagation policy: true for Orphan, false
+	// for anything but Orphan.
+	OrphanDependents *bool `protobuf:"varint,6,opt,name=orphan_dependents,json=orphanDependents,proto3,oneof" json:"orphan_dependents,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *DeleteOptions) Reset() {
@@ -1462,6 +1475,13 @@ func (x *DeleteOptions) GetResourceVersion() string {
 func (x *DeleteOptions) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *DeleteOptions) GetOrphanDependents() bool {
+	if x != nil && x.OrphanDependents != nil {
+		return *x.OrphanDependents
 	}
 	return false
 }
@@ -1581,10 +1601,21 @@ func (x *DeleteResponse) GetWarnings() []string {
 }
 
 type DeleteCollectionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Target        *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
-	Selection     *Selection             `protobuf:"bytes,2,opt,name=selection,proto3" json:"selection,omitempty"`
-	Options       *DeleteOptions         `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Target    *Target                `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Selection *Selection             `protobuf:"bytes,2,opt,name=selection,proto3" json:"selection,omitempty"`
+	Options   *DeleteOptions         `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
+	// At most this many objects; 0 for all, or with return_items for as many as
+	// fit one message.
+	Limit int64 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// From the page before.
+	ContinueToken   string `protobuf:"bytes,5,opt,name=continue_token,json=continueToken,proto3" json:"continue_token,omitempty"`
+	ResourceVersion string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// Exact or NotOlderThan.
+	ResourceVersionMatch string `protobuf:"bytes,7,opt,name=resource_version_match,json=resourceVersionMatch,proto3" json:"resource_version_match,omitempty"`
+	// Answers with the objects that were deleted. What fits no single message is
+	// not deleted yet: continue_token goes on.
+	ReturnItems   bool `protobuf:"varint,8,opt,name=return_items,json=returnItems,proto3" json:"return_items,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1640,9 +1671,54 @@ func (x *DeleteCollectionRequest) GetOptions() *DeleteOptions {
 	return nil
 }
 
+func (x *DeleteCollectionRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *DeleteCollectionRequest) GetContinueToken() string {
+	if x != nil {
+		return x.ContinueToken
+	}
+	return ""
+}
+
+func (x *DeleteCollectionRequest) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *DeleteCollectionRequest) GetResourceVersionMatch() string {
+	if x != nil {
+		return x.ResourceVersionMatch
+	}
+	return ""
+}
+
+func (x *DeleteCollectionRequest) GetReturnItems() bool {
+	if x != nil {
+		return x.ReturnItems
+	}
+	return false
+}
+
 type DeleteCollectionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Deleted       int64                  `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many objects this call deleted.
+	Deleted int64 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// Decimal revision at which the list of what to delete was taken.
+	ResourceVersion string `protobuf:"bytes,2,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
+	// Not empty if there is more to delete.
+	ContinueToken string `protobuf:"bytes,3,opt,name=continue_token,json=continueToken,proto3" json:"continue_token,omitempty"`
+	// Objects left after this page, absent if selectors were used.
+	RemainingItems *int64 `protobuf:"varint,4,opt,name=remaining_items,json=remainingItems,proto3,oneof" json:"remaining_items,omitempty"`
+	// With return_items the objects that were deleted, as they were.
+	Items         []*anypb.Any `protobuf:"bytes,5,rep,name=items,proto3" json:"items,omitempty"`
+	Warnings      []string     `protobuf:"bytes,6,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1682,6 +1758,41 @@ func (x *DeleteCollectionResponse) GetDeleted() int64 {
 		return x.Deleted
 	}
 	return 0
+}
+
+func (x *DeleteCollectionResponse) GetResourceVersion() string {
+	if x != nil {
+		return x.ResourceVersion
+	}
+	return ""
+}
+
+func (x *DeleteCollectionResponse) GetContinueToken() string {
+	if x != nil {
+		return x.ContinueToken
+	}
+	return ""
+}
+
+func (x *DeleteCollectionResponse) GetRemainingItems() int64 {
+	if x != nil && x.RemainingItems != nil {
+		return *x.RemainingItems
+	}
+	return 0
+}
+
+func (x *DeleteCollectionResponse) GetItems() []*anypb.Any {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *DeleteCollectionResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 var File_wherry_v1_resources_proto protoreflect.FileDescriptor
@@ -1743,7 +1854,7 @@ const file_wherry_v1_resources_proto_rawDesc = "" +
 	"\x0econtinue_token\x18\x02 \x01(\tR\rcontinueToken\x12,\n" +
 	"\x0fremaining_items\x18\x03 \x01(\x03H\x00R\x0eremainingItems\x88\x01\x01\x12*\n" +
 	"\x05items\x18\x04 \x03(\v2\x14.google.protobuf.AnyR\x05itemsB\x12\n" +
-	"\x10_remaining_items\"\xc5\x02\n" +
+	"\x10_remaining_items\"\x84\x03\n" +
 	"\fWatchRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.wherry.v1.TargetR\x06target\x122\n" +
 	"\tselection\x18\x02 \x01(\v2\x14.wherry.v1.SelectionR\tselection\x12)\n" +
@@ -1751,7 +1862,9 @@ const file_wherry_v1_resources_proto_rawDesc = "" +
 	"\x16resource_version_match\x18\x04 \x01(\tR\x14resourceVersionMatch\x12\x1c\n" +
 	"\tbookmarks\x18\x05 \x01(\bR\tbookmarks\x12.\n" +
 	"\x13send_initial_events\x18\x06 \x01(\bR\x11sendInitialEvents\x12'\n" +
-	"\x0ftimeout_seconds\x18\a \x01(\x03R\x0etimeoutSeconds\"g\n" +
+	"\x0ftimeout_seconds\x18\a \x01(\x03R\x0etimeoutSeconds\x12*\n" +
+	"\x0einitial_events\x18\b \x01(\bH\x00R\rinitialEvents\x88\x01\x01B\x11\n" +
+	"\x0f_initial_events\"g\n" +
 	"\rWatchResponse\x12(\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x14.wherry.v1.EventTypeR\x04type\x12,\n" +
 	"\x06object\x18\x02 \x01(\v2\x14.google.protobuf.AnyR\x06object\"\x9c\x01\n" +
@@ -1784,27 +1897,40 @@ const file_wherry_v1_resources_proto_rawDesc = "" +
 	"\rPatchResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x18\n" +
-	"\acreated\x18\x03 \x01(\bR\acreated\"\xe4\x01\n" +
+	"\acreated\x18\x03 \x01(\bR\acreated\"\xac\x02\n" +
 	"\rDeleteOptions\x125\n" +
 	"\x14grace_period_seconds\x18\x01 \x01(\x03H\x00R\x12gracePeriodSeconds\x88\x01\x01\x12-\n" +
 	"\x12propagation_policy\x18\x02 \x01(\tR\x11propagationPolicy\x12\x10\n" +
 	"\x03uid\x18\x03 \x01(\tR\x03uid\x12)\n" +
 	"\x10resource_version\x18\x04 \x01(\tR\x0fresourceVersion\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRunB\x17\n" +
-	"\x15_grace_period_seconds\"n\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x120\n" +
+	"\x11orphan_dependents\x18\x06 \x01(\bH\x01R\x10orphanDependents\x88\x01\x01B\x17\n" +
+	"\x15_grace_period_secondsB\x14\n" +
+	"\x12_orphan_dependents\"n\n" +
 	"\rDeleteRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.wherry.v1.TargetR\x06target\x122\n" +
 	"\aoptions\x18\x02 \x01(\v2\x18.wherry.v1.DeleteOptionsR\aoptions\"n\n" +
 	"\x0eDeleteResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x12\n" +
 	"\x04gone\x18\x02 \x01(\bR\x04gone\x12\x1a\n" +
-	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xac\x01\n" +
+	"\bwarnings\x18\x03 \x03(\tR\bwarnings\"\xed\x02\n" +
 	"\x17DeleteCollectionRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.wherry.v1.TargetR\x06target\x122\n" +
 	"\tselection\x18\x02 \x01(\v2\x14.wherry.v1.SelectionR\tselection\x122\n" +
-	"\aoptions\x18\x03 \x01(\v2\x18.wherry.v1.DeleteOptionsR\aoptions\"4\n" +
+	"\aoptions\x18\x03 \x01(\v2\x18.wherry.v1.DeleteOptionsR\aoptions\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\x03R\x05limit\x12%\n" +
+	"\x0econtinue_token\x18\x05 \x01(\tR\rcontinueToken\x12)\n" +
+	"\x10resource_version\x18\x06 \x01(\tR\x0fresourceVersion\x124\n" +
+	"\x16resource_version_match\x18\a \x01(\tR\x14resourceVersionMatch\x12!\n" +
+	"\freturn_items\x18\b \x01(\bR\vreturnItems\"\x90\x02\n" +
 	"\x18DeleteCollectionResponse\x12\x18\n" +
-	"\adeleted\x18\x01 \x01(\x03R\adeleted*\x9d\x01\n" +
+	"\adeleted\x18\x01 \x01(\x03R\adeleted\x12)\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\x12%\n" +
+	"\x0econtinue_token\x18\x03 \x01(\tR\rcontinueToken\x12,\n" +
+	"\x0fremaining_items\x18\x04 \x01(\x03H\x00R\x0eremainingItems\x88\x01\x01\x12*\n" +
+	"\x05items\x18\x05 \x03(\v2\x14.google.protobuf.AnyR\x05items\x12\x1a\n" +
+	"\bwarnings\x18\x06 \x03(\tR\bwarningsB\x12\n" +
+	"\x10_remaining_items*\x9d\x01\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10EVENT_TYPE_ADDED\x10\x01\x12\x17\n" +
@@ -1902,29 +2028,30 @@ var file_wherry_v1_resources_proto_depIdxs = []int32{
 	2,  // 26: wherry.v1.DeleteCollectionRequest.target:type_name -> wherry.v1.Target
 	9,  // 27: wherry.v1.DeleteCollectionRequest.selection:type_name -> wherry.v1.Selection
 	21, // 28: wherry.v1.DeleteCollectionRequest.options:type_name -> wherry.v1.DeleteOptions
-	3,  // 29: wherry.v1.Resources.Kinds:input_type -> wherry.v1.KindsRequest
-	7,  // 30: wherry.v1.Resources.Get:input_type -> wherry.v1.GetRequest
-	10, // 31: wherry.v1.Resources.List:input_type -> wherry.v1.ListRequest
-	12, // 32: wherry.v1.Resources.Watch:input_type -> wherry.v1.WatchRequest
-	15, // 33: wherry.v1.Resources.Create:input_type -> wherry.v1.CreateRequest
-	17, // 34: wherry.v1.Resources.Update:input_type -> wherry.v1.UpdateRequest
-	19, // 35: wherry.v1.Resources.Patch:input_type -> wherry.v1.PatchRequest
-	22, // 36: wherry.v1.Resources.Delete:input_type -> wherry.v1.DeleteRequest
-	24, // 37: wherry.v1.Resources.DeleteCollection:input_type -> wherry.v1.DeleteCollectionRequest
-	4,  // 38: wherry.v1.Resources.Kinds:output_type -> wherry.v1.KindsResponse
-	8,  // 39: wherry.v1.Resources.Get:output_type -> wherry.v1.GetResponse
-	11, // 40: wherry.v1.Resources.List:output_type -> wherry.v1.ListResponse
-	13, // 41: wherry.v1.Resources.Watch:output_type -> wherry.v1.WatchResponse
-	16, // 42: wherry.v1.Resources.Create:output_type -> wherry.v1.CreateResponse
-	18, // 43: wherry.v1.Resources.Update:output_type -> wherry.v1.UpdateResponse
-	20, // 44: wherry.v1.Resources.Patch:output_type -> wherry.v1.PatchResponse
-	23, // 45: wherry.v1.Resources.Delete:output_type -> wherry.v1.DeleteResponse
-	25, // 46: wherry.v1.Resources.DeleteCollection:output_type -> wherry.v1.DeleteCollectionResponse
-	38, // [38:47] is the sub-list for method output_type
-	29, // [29:38] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	26, // 29: wherry.v1.DeleteCollectionResponse.items:type_name -> google.protobuf.Any
+	3,  // 30: wherry.v1.Resources.Kinds:input_type -> wherry.v1.KindsRequest
+	7,  // 31: wherry.v1.Resources.Get:input_type -> wherry.v1.GetRequest
+	10, // 32: wherry.v1.Resources.List:input_type -> wherry.v1.ListRequest
+	12, // 33: wherry.v1.Resources.Watch:input_type -> wherry.v1.WatchRequest
+	15, // 34: wherry.v1.Resources.Create:input_type -> wherry.v1.CreateRequest
+	17, // 35: wherry.v1.Resources.Update:input_type -> wherry.v1.UpdateRequest
+	19, // 36: wherry.v1.Resources.Patch:input_type -> wherry.v1.PatchRequest
+	22, // 37: wherry.v1.Resources.Delete:input_type -> wherry.v1.DeleteRequest
+	24, // 38: wherry.v1.Resources.DeleteCollection:input_type -> wherry.v1.DeleteCollectionRequest
+	4,  // 39: wherry.v1.Resources.Kinds:output_type -> wherry.v1.KindsResponse
+	8,  // 40: wherry.v1.Resources.Get:output_type -> wherry.v1.GetResponse
+	11, // 41: wherry.v1.Resources.List:output_type -> wherry.v1.ListResponse
+	13, // 42: wherry.v1.Resources.Watch:output_type -> wherry.v1.WatchResponse
+	16, // 43: wherry.v1.Resources.Create:output_type -> wherry.v1.CreateResponse
+	18, // 44: wherry.v1.Resources.Update:output_type -> wherry.v1.UpdateResponse
+	20, // 45: wherry.v1.Resources.Patch:output_type -> wherry.v1.PatchResponse
+	23, // 46: wherry.v1.Resources.Delete:output_type -> wherry.v1.DeleteResponse
+	25, // 47: wherry.v1.Resources.DeleteCollection:output_type -> wherry.v1.DeleteCollectionResponse
+	39, // [39:48] is the sub-list for method output_type
+	30, // [30:39] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_wherry_v1_resources_proto_init() }
@@ -1933,8 +2060,10 @@ func file_wherry_v1_resources_proto_init() {
 		return
 	}
 	file_wherry_v1_resources_proto_msgTypes[9].OneofWrappers = []any{}
+	file_wherry_v1_resources_proto_msgTypes[10].OneofWrappers = []any{}
 	file_wherry_v1_resources_proto_msgTypes[12].OneofWrappers = []any{}
 	file_wherry_v1_resources_proto_msgTypes[19].OneofWrappers = []any{}
+	file_wherry_v1_resources_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

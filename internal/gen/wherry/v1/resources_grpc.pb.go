@@ -58,7 +58,8 @@ type ResourcesClient interface {
 	Patch(ctx context.Context, in *PatchRequest, opts ...grpc.CallOption) (*PatchResponse, error)
 	// Delete removes an object, or marks it for deletion.
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
-	// DeleteCollection deletes every object that the selectors match.
+	// DeleteCollection deletes every object that the selectors match, or one page
+	// of them.
 	DeleteCollection(ctx context.Context, in *DeleteCollectionRequest, opts ...grpc.CallOption) (*DeleteCollectionResponse, error)
 }
 
@@ -197,7 +198,8 @@ type ResourcesServer interface {
 	Patch(context.Context, *PatchRequest) (*PatchResponse, error)
 	// Delete removes an object, or marks it for deletion.
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
-	// DeleteCollection deletes every object that the selectors match.
+	// DeleteCollection deletes every object that the selectors match, or one page
+	// of them.
 	DeleteCollection(context.Context, *DeleteCollectionRequest) (*DeleteCollectionResponse, error)
 	mustEmbedUnimplementedResourcesServer()
 }
