@@ -54,11 +54,14 @@ func (h *host) offline() (*raftstore.Offline, *cluster.Keyring) {
 }
 
 // offlineBackup makes a backup of a host whose daemon does not run, changed as
-// asked.
-func offlineBackup(t *testing.T, h *host, file string, change func(*backup.Manifest)) {
+// asked, with more in its state if asked.
+func offlineBackup(t *testing.T, h *host, file string, change func(*backup.Manifest), more ...func(*store.Mem)) {
 	t.Helper()
 	o, keyring := h.offline()
 	defer o.Close()
+	for _, f := range more {
+		f(o.State())
+	}
 	src := backup.Source{Version: "test", State: o.State().Snapshot().Raw(), Keys: keyring.Keys(), Now: time.Now()}
 	set, err := cluster.ReadSettings(o.State().Snapshot())
 	if err != nil {

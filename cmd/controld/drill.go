@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/backup"
 	"github.com/wherry-project/wherry/internal/cluster"
+	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/kinds"
 	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/raftstore"
@@ -29,41 +31,52 @@ import (
 func drillCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "drill FILE", Short: "Try whether a backup could be restored", Args: cobra.ExactArgs(1),
-		Long: "Try whether a backup could be restored: do all that `controld restore` does in a temporary folder, open what came of it, compare it with the backup, and remove it. Nothing else is touched; controld may be running.",
+		Long: "Try whether a backup could be restored: do all that `controld restore` does in a folder of its own below the data directory, open what came of it, compare it with the backup, and remove it. Nothing else is touched; controld may be running.",
 	}
 	file := cmd.Flags().String("passphrase-file", "", "file with the backup's passphrase, or - for standard input; default: ask")
-	withConfig(cmd, func(_ context.Context, cfg config, args []string) error {
+	withConfig(cmd, func(ctx context.Context, cfg config, args []string) error {
 		passphrase, err := backup.Passphrase(*file, os.Stdin, os.Stderr, false)
 		if err != nil {
 			return err
 		}
-		return drill(cfg, args[0], passphrase, os.Stdout)
+		return drill(ctx, cfg, args[0], passphrase, os.Stdout)
 	})
 	return cmd
 }
 
-// drill restores a backup on trial.
-func drill(cfg config, file string, passphrase []byte, out io.Writer) (err error) {
+// drill restores a backup on trial. It ends between two steps when ctx does, and
+// leaves nothing behind: what it makes holds the cluster's keys.
+func drill(ctx context.Context, cfg config, file string, passphrase []byte, out io.Writer) (err error) {
 	codec := api.NewCodec(kinds.Table(), 0)
 	b, err := backup.ReadFile(file, passphrase, codec)
 	if err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	before := b.State.Snapshot().Raw()
-	dir, err := os.MkdirTemp("", "wherry-drill-")
+	room, err := takeDrillRoom(cfg.DataDir)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	r, err := revive(cfg, b, netip.MustParseAddr("192.0.2.1"), filepath.Join(dir, "member"), time.Now(), true) // an address of nobody
+	defer func() { err = errors.Join(err, room.leave()) }()
+	dir := filepath.Join(room.dir, "member")
+	r, err := revive(cfg, b, netip.MustParseAddr("192.0.2.1"), dir, time.Now(), true) // an address of nobody
 	if err != nil {
 		return fmt.Errorf("backup %s: %w", file, err)
 	}
-	o, err := raftstore.OpenOffline(r.raftIn(filepath.Join(dir, "member")), r.ID, r.Settings.ClusterID, codec, slog.New(slog.DiscardHandler))
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o, err := raftstore.OpenOffline(r.raftIn(dir), r.ID, r.Settings.ClusterID, codec, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fmt.Errorf("what was restored on trial: %w", err)
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	own, err := r.keys.Agree()
 	if err != nil {
 		return err
@@ -120,6 +133,13 @@ func same(before, after *store.Snapshot) (opened int, err error) {
 	return opened, nil
 }
 
+// backupPart is keepBackups with the time that a drill needs to end.
+func (d *controld) backupPart(e cluster.Recorder) daemon.Part {
+	p := daemon.Ready("backups", d.keepBackups(e))
+	p.Grace = daemon.Grace + drillEnds
+	return p
+}
+
 // keepBackups makes the scheduled backups; it runs on the leader.
 func (d *controld) keepBackups(events cluster.Recorder) func(context.Context) error {
 	s := backup.Schedule{
@@ -144,8 +164,11 @@ func (d *controld) self() api.User {
 	return api.User{Name: r.User, Groups: r.Groups}
 }
 
+// drillEnds is how long a drill may take to clean up when it is to end.
+const drillEnds = 10 * time.Second
+
 // drillApart tries a backup in a process of its own, whose memory is gone
-// afterwards.
+// afterwards. When ctx ends it is asked to end, so that it cleans up.
 func (d *controld) drillApart(ctx context.Context, file string) (string, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -153,6 +176,8 @@ func (d *controld) drillApart(ctx context.Context, file string) (string, error) 
 	}
 	cmd := exec.CommandContext(ctx, exe, "drill", file, "--passphrase-file", d.cfg.BackupPassphraseFile, "--config", d.cfg.file,
 		"--name", d.cfg.Name, "--data-dir", d.cfg.DataDir)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = drillEnds
 	var out, problem bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {

@@ -22,7 +22,7 @@ func (d *controld) leaderParts(uint64) []daemon.Part {
 	parts := []daemon.Part{grace, daemon.Ready("sealing", d.cluster.KeepSealed), daemon.Ready("removed members", d.cluster.KeepMembers), daemon.Ready("token keys", d.keepTokenKeys)}
 	if d.cfg.BackupDir != "" {
 		e := events.New(d.api.As(d.self()), d.api.Kinds(), "backup", d.member.Name, d.log)
-		parts = append(parts, daemon.Ready("events of backup", e.Run), daemon.Ready("backups", d.keepBackups(e)))
+		parts = append(parts, daemon.Ready("events of backup", e.Run), d.backupPart(e))
 	}
 	return append(parts, controllers.All(controllers.Config{
 		Source: d.raft, API: d.api, LastSeen: d.nodes.LastSeen, NodeGrace: d.cfg.NodeGrace.std(),

@@ -110,6 +110,9 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	if err := cfg.fixed(d.member.Settings); err != nil {
 		return nil, err
 	}
+	if err := clearDrills(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	self, err := cfg.advertise(ctx)
 	if err != nil {
 		return nil, err
