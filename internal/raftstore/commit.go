@@ -33,8 +33,9 @@ type proposal struct {
 	answer func(wherryv1.ForwardOutcome)
 }
 
-// The states of a proposal. It goes from waiting to sent and may come back;
-// only a waiting one can be dropped by its caller.
+// The states of a proposal. It goes from waiting to sent and may come back. Its
+// caller drops it when he goes: then it is sent no more, and if it was waiting,
+// and never repeated, it is not on its way either.
 const (
 	waiting = iota
 	sent
@@ -66,7 +67,7 @@ func (s *Store) Commit(ctx context.Context, c store.Command) (uint64, error) {
 	}
 	start := s.metrics.begin()
 	number := s.numbers.Add(1)
-	p := &proposal{data: newProposal(s.origin, number, command), repeatable: repeatable(c), ended: make(chan result, 1)}
+	p := &proposal{data: newProposal(s.origin, number, command), repeatable: repeatable(c, s.mem.Revision()), ended: make(chan result, 1)}
 	s.expect(number, p)
 	defer s.forget(number)
 	select {
@@ -85,23 +86,30 @@ func (s *Store) Commit(ctx context.Context, c store.Command) (uint64, error) {
 	case <-s.ctx.Done():
 		err = errClosed
 	}
-	if p.state.CompareAndSwap(waiting, dropped) && !p.repeated.Load() {
+	if p.state.Swap(dropped) == waiting && !p.repeated.Load() {
 		return 0, notDone(err)
 	}
 	return 0, unknown(err)
 }
 
-// repeatable reports whether a command may stand in the log twice: if it
-// changes a key at a given revision, it can only be done once, because
-// afterwards the key is never at that revision again. The first of its two
-// places in the log is the one that is answered.
-func repeatable(c store.Command) bool {
+// repeatable reports whether a command may stand in the log twice. The first of
+// its two places is the one that is answered, and the second must do nothing:
+//   - if the first did it: it changes a key at a given revision, and afterwards
+//     the key is never at that revision again;
+//   - if the first failed: none of its conditions can come true again. A revision
+//     or uid that is gone does not come back; what is there may go, and what is
+//     not there may come, so those make it one that is not repeated. A revision
+//     that this replica has not reached (now) may be still to come.
+func repeatable(c store.Command, now uint64) bool {
+	once := false
 	for _, change := range c.Changes {
-		if change.Op != store.Check && change.If.Revision != 0 {
-			return true
+		on := change.If
+		if on.Absent || on.Revision > now || change.Op != store.Put && on.Revision == 0 && on.UID == "" {
+			return false
 		}
+		once = once || change.Op != store.Check && on.Revision != 0
 	}
-	return false
+	return once
 }
 
 func notDone(err error) error {
@@ -204,7 +212,7 @@ func (s *Store) send(batch []*proposal) {
 			batch = s.forwardBatch(refuseForeign(batch))
 		}
 		for _, p := range batch {
-			p.state.Store(waiting)
+			p.state.CompareAndSwap(sent, waiting) // or it is dropped, and taken no more
 		}
 		if len(batch) == 0 || !s.pause(s.ctx, changed, try) {
 			return

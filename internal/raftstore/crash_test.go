@@ -73,6 +73,8 @@ func (c *crash) live(found bool) (int, error) {
 		defer cancel()
 		_ = s.Close(ctx) // on a disk without power it cannot end well
 	}()
+	gone, known := c.powerGoes()
+	defer known()
 	if found {
 		// One that was cut off may have been done.
 		if err := s.Bootstrap(); err != nil && !errors.Is(err, apierr.ErrConflict) {
@@ -88,7 +90,9 @@ func (c *crash) live(found bool) (int, error) {
 		case <-changed:
 		case <-s.Failed():
 			return 0, s.Err()
-		case <-time.After(20 * time.Second):
+		case <-gone:
+			return 0, diskfault.ErrCut
+		case <-time.After(patience):
 			return 0, errors.New("it does not lead")
 		}
 	}
@@ -98,7 +102,7 @@ func (c *crash) live(found bool) (int, error) {
 	var count int
 	for client := range 4 {
 		wg.Go(func() {
-			n := c.write(s, fmt.Sprint("key", client))
+			n := c.write(s, gone, fmt.Sprint("key", client))
 			c.mu.Lock()
 			count += n
 			c.mu.Unlock()
@@ -128,9 +132,31 @@ func (c *crash) compare(s *Store) {
 	}
 }
 
+// powerGoes gives a channel that is closed when the power is cut: from then on
+// nothing can be acknowledged, and nobody need wait for it. The caller says when
+// it has no use for that any more.
+func (c *crash) powerGoes() (<-chan struct{}, func()) {
+	gone, stop, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for c.disk == nil || !c.disk.Cut() {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		close(gone)
+	}()
+	return gone, func() {
+		close(stop)
+		<-stopped
+	}
+}
+
 // write writes one value after the other until that fails.
-func (c *crash) write(s *Store, key string) (n int) {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+func (c *crash) write(s *Store, gone <-chan struct{}, key string) (n int) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*patience)
 	defer cancel()
 	for {
 		c.mu.Lock()
@@ -148,6 +174,9 @@ func (c *crash) write(s *Store, key string) (n int) {
 		select {
 		case err = <-done:
 		case <-s.Failed():
+			cancel()
+			err = <-done
+		case <-gone:
 			cancel()
 			err = <-done
 		}

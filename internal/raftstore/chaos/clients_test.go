@@ -13,6 +13,7 @@ import (
 // clients do random operations on random members and write down what they see.
 type clients struct {
 	c        *cluster
+	number   int // of the cluster's: keys are of these clients alone
 	start    time.Time
 	epoch    atomic.Int64 // keys are new in each, so that histories stay short
 	stale    func(*rand.Rand) bool
@@ -38,7 +39,8 @@ type acked struct {
 const keysAtOnce = 3
 
 func newClients(c *cluster, n int, seed int64, patience time.Duration, stale func(*rand.Rand) bool) *clients {
-	cs := &clients{c: c, start: time.Now(), stale: stale, patience: patience, stop: make(chan struct{})}
+	c.crowds++
+	cs := &clients{c: c, number: c.crowds, start: time.Now(), stale: stale, patience: patience, stop: make(chan struct{})}
 	for id := range n {
 		cs.wg.Go(func() { cs.run(id, seed+int64(id)) })
 	}
@@ -48,6 +50,11 @@ func newClients(c *cluster, n int, seed int64, patience time.Duration, stale fun
 func (cs *clients) end() {
 	cs.once.Do(func() { close(cs.stop) })
 	cs.wg.Wait()
+}
+
+// key names a key of now.
+func (cs *clients) key(which any) string {
+	return fmt.Sprintf("c%d-e%d-%v", cs.number, cs.epoch.Load(), which)
 }
 
 func (cs *clients) run(id int, seed int64) {
@@ -61,7 +68,7 @@ func (cs *clients) run(id int, seed int64) {
 		}
 		op := Op{
 			Kind: []string{"read", "read", "write", "cas"}[r.Intn(4)],
-			Key:  fmt.Sprintf("e%d-%d", cs.epoch.Load(), r.Intn(keysAtOnce)), Value: fmt.Sprintf("%d-%d", id, i),
+			Key:  cs.key(r.Intn(keysAtOnce)), Value: fmt.Sprintf("%d-%d", id, i),
 			Patience: cs.patience,
 		}
 		if op.Kind == "cas" {
@@ -79,14 +86,13 @@ func (cs *clients) run(id int, seed int64) {
 // do does one operation and writes it down.
 func (cs *clients) do(id int, at *slot, op Op) Done {
 	call := time.Since(cs.start)
-	var out Done
-	switch err := at.ask("Do", op, &out, op.Patience+500*time.Millisecond); err {
+	out, answer := Done{Unknown: true}, new(Done)
+	switch err := at.ask("Do", op, answer, op.Patience+500*time.Millisecond); err {
 	case nil:
+		out = *answer
 	case errNotThere:
-		return Done{Unknown: true} // it has not been sent, so there is nothing to write down
-	default:
-		out = Done{Unknown: true} // an answer may still be on its way into out
-	}
+		return out // it has not been sent, so there is nothing to write down
+	} // else an answer may still be on its way into answer
 	end := int64(time.Since(cs.start))
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -107,7 +113,7 @@ func (cs *clients) do(id int, at *slot, op Op) Done {
 
 // works does a write and a linearizable read on a member, as one more client.
 func (cs *clients) works(at *slot) bool {
-	op := Op{Kind: "write", Key: fmt.Sprintf("e%d-works", cs.epoch.Load()), Value: fmt.Sprint(time.Since(cs.start)), Patience: time.Second}
+	op := Op{Kind: "write", Key: cs.key("works"), Value: fmt.Sprint(time.Since(cs.start)), Patience: time.Second}
 	if cs.do(-1-at.number, at, op).Unknown {
 		return false
 	}
@@ -116,5 +122,5 @@ func (cs *clients) works(at *slot) bool {
 }
 
 func (cs *clients) check() porcupine.CheckResult {
-	return porcupine.CheckOperationsTimeout(model(), cs.history, 2*time.Minute)
+	return porcupine.CheckOperationsTimeout(model(), cs.history, 4*time.Minute)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"net/rpc"
 	"os"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // cluster is members in processes of their own.
@@ -22,6 +25,8 @@ type cluster struct {
 	t     *testing.T
 	dir   string
 	slots []*slot
+	// crowds is how many clients there have been.
+	crowds int
 }
 
 // slot is a place for a member, with an address that stays. Whoever lives there
@@ -79,14 +84,8 @@ func newCluster(t *testing.T, size int) *cluster {
 	c := &cluster{t: t, dir: t.TempDir()}
 	t.Cleanup(c.close)
 	for n := range size {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.slots = append(c.slots, &slot{c: c, number: n, address: l.Addr().String()})
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
+		ip := testkit.Loopback() // the port stays free when its member is away
+		c.slots = append(c.slots, &slot{c: c, number: n, address: netip.AddrPortFrom(ip, testkit.FreePort(t, ip)).String()})
 	}
 	for n, s := range c.slots {
 		s.begin()
