@@ -3,26 +3,26 @@ package raftstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
 
-	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/store"
 	"github.com/wherry-project/wherry/internal/store/storetest"
 )
 
-func put(name string, cond store.Cond) store.Change {
+func putIf(name string, cond store.Cond) store.Change {
 	key := storetest.Key(name)
 	return store.Change{Op: store.Put, Key: key, If: cond, Record: storetest.Record(key, "x")}
 }
 
-func remove(name string, cond store.Cond) store.Change {
+func removeIf(name string, cond store.Cond) store.Change {
 	return store.Change{Op: store.Delete, Key: storetest.Key(name), If: cond}
 }
 
-func check(name string, cond store.Cond) store.Change {
+func checkIf(name string, cond store.Cond) store.Change {
 	return store.Change{Op: store.Check, Key: storetest.Key(name), If: cond}
 }
 
@@ -32,22 +32,22 @@ func TestRepeatable(t *testing.T) {
 		c    []store.Change
 		want bool
 	}{
-		"a change at a revision":            {[]store.Change{put("a", at)}, true},
-		"a removal at a revision":           {[]store.Change{remove("a", at)}, true},
-		"of anything":                       {[]store.Change{put("a", store.Cond{})}, false},
-		"of a uid only":                     {[]store.Change{put("a", store.Cond{UID: "u-a"})}, false},
-		"a check at a revision":             {[]store.Change{check("a", at)}, false},
-		"a creation":                        {[]store.Change{put("a", store.Cond{Absent: true})}, false},
-		"a revision still to come":          {[]store.Change{put("a", store.Cond{Revision: 8})}, false},
-		"and another, still to come":        {[]store.Change{put("a", at), check("b", store.Cond{Revision: 8})}, false},
-		"and a creation":                    {[]store.Change{put("a", at), put("b", store.Cond{Absent: true})}, false},
-		"and that one is not there":         {[]store.Change{check("b", store.Cond{Absent: true}), put("a", at)}, false},
-		"and that one is there":             {[]store.Change{put("a", at), check("b", store.Cond{})}, false},
-		"and one of a revision is there":    {[]store.Change{put("a", at), check("b", store.Cond{Revision: 2})}, true},
-		"and one of a uid is there":         {[]store.Change{put("a", at), check("b", store.Cond{UID: "u-b"})}, true},
-		"and a removal of whatever":         {[]store.Change{put("a", at), remove("b", store.Cond{})}, false},
-		"and a removal of a uid":            {[]store.Change{put("a", at), remove("b", store.Cond{UID: "u-b"})}, true},
-		"and a write that cannot but do it": {[]store.Change{put("a", at), put("b", store.Cond{})}, true},
+		"a change at a revision":            {[]store.Change{putIf("a", at)}, true},
+		"a removal at a revision":           {[]store.Change{removeIf("a", at)}, true},
+		"of anything":                       {[]store.Change{putIf("a", store.Cond{})}, false},
+		"of a uid only":                     {[]store.Change{putIf("a", store.Cond{UID: "u-a"})}, false},
+		"a check at a revision":             {[]store.Change{checkIf("a", at)}, false},
+		"a creation":                        {[]store.Change{putIf("a", store.Cond{Absent: true})}, false},
+		"a revision still to come":          {[]store.Change{putIf("a", store.Cond{Revision: 8})}, false},
+		"and another, still to come":        {[]store.Change{putIf("a", at), checkIf("b", store.Cond{Revision: 8})}, false},
+		"and a creation":                    {[]store.Change{putIf("a", at), putIf("b", store.Cond{Absent: true})}, false},
+		"and that one is not there":         {[]store.Change{checkIf("b", store.Cond{Absent: true}), putIf("a", at)}, false},
+		"and that one is there":             {[]store.Change{putIf("a", at), checkIf("b", store.Cond{})}, false},
+		"and one of a revision is there":    {[]store.Change{putIf("a", at), checkIf("b", store.Cond{Revision: 2})}, true},
+		"and one of a uid is there":         {[]store.Change{putIf("a", at), checkIf("b", store.Cond{UID: "u-b"})}, true},
+		"and a removal of whatever":         {[]store.Change{putIf("a", at), removeIf("b", store.Cond{})}, false},
+		"and a removal of a uid":            {[]store.Change{putIf("a", at), removeIf("b", store.Cond{UID: "u-b"})}, true},
+		"and a write that cannot but do it": {[]store.Change{putIf("a", at), putIf("b", store.Cond{})}, true},
 	} {
 		if got := repeatable(store.Command{Changes: tt.c}, 7); got != tt.want {
 			t.Errorf("%s: %v", name, got)
@@ -83,10 +83,10 @@ func TestRepeatableIsDoneOnce(t *testing.T) {
 					on.UID = is.UID
 				}
 			}
-			change := [](func(string, store.Cond) store.Change){put, put, remove, check}[r.IntN(4)](name, on)
+			change := [](func(string, store.Cond) store.Change){putIf, putIf, removeIf, checkIf}[r.IntN(4)](name, on)
 			if change.Op == store.Put && is == nil {
 				number++
-				change.Record.UID = api.UID(number)
+				change.Record.UID = fmt.Sprint("u-", number)
 			}
 			c.Changes = append(c.Changes, change)
 		}
