@@ -192,7 +192,8 @@ func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub strin
 			}
 		}
 	}
-	if err := s.admit.Admit(&admission.Request{User: u, Node: nodeOf(u), Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap}); err != nil {
+	also := func(t api.Target, verb string) error { return s.Authorize(u, t, verb) }
+	if err := s.admit.Admit(&admission.Request{User: u, Node: nodeOf(u), Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap, Authorize: also}); err != nil {
 		return nil, err
 	}
 	if k.Group == authz.Group {

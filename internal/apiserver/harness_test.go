@@ -95,7 +95,7 @@ func open(t testing.TB, codec *api.Codec, s store.Store, cfg apiserver.Config) *
 	c := &cluster{t: t, store: s, codec: codec}
 	cfg.Store, cfg.Codec, cfg.Alloc = s, codec, ranges()
 	c.api = apiserver.New(cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err := bootstrap.Write(ctx, s, bootstrap.Config{Kinds: codec.Kinds(), Alloc: cfg.Alloc, DNS: netip.MustParseAddr("10.96.0.10"), APIPort: 6443, Now: time.Now()})
 	if err != nil {
@@ -110,7 +110,7 @@ func open(t testing.TB, codec *api.Codec, s store.Store, cfg apiserver.Config) *
 // untouched checks that nobody wrote into the decoded objects that all share:
 // each must still be what its bytes say.
 func (c *cluster) untouched() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	w, err := c.store.Watch(ctx, store.Filter{}, 0)
 	if errors.Is(err, apierr.ErrExpired) {

@@ -197,7 +197,11 @@ func (c *cluster) badUpdate(t *testing.T, k *api.Kind, base document, bad badObj
 		t.Fatalf("%s: the good object is refused: %v", k.Kind, err)
 	}
 	if was["status"] != nil && !bad.Status {
-		if created, err = c.api.Update(t.Context(), admin, was.target(k, "status"), was.object(t, k), api.WriteOptions{}); err != nil {
+		obj := was.object(t, k)
+		if k.Stored().NeedsRevision {
+			obj.SetResourceVersion(c.object(created).GetResourceVersion())
+		}
+		if created, err = c.api.Update(t.Context(), admin, was.target(k, "status"), obj, api.WriteOptions{}); err != nil {
 			t.Fatalf("%s: its status is refused: %v", k.Kind, err)
 		}
 	}

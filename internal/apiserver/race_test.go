@@ -55,7 +55,7 @@ func TestManyIncrement(t *testing.T) {
 			t.Run(way.name, func(t *testing.T) {
 				c.must(c.create("configmaps", "demo", `metadata: {name: counter, annotations: {"n": "0"}}`))
 				defer c.delete("configmaps", "demo", "counter", metav1.DeleteOptions{})
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 				defer cancel()
 				var all sync.WaitGroup
 				for who := range way.many {

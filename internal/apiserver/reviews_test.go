@@ -131,7 +131,7 @@ func TestTokenLife(t *testing.T) {
 	if r := reviewed(other.Status.Token, "db"); r.Status.Authenticated || !strings.Contains(r.Status.Error, "expired") {
 		t.Errorf("expired: %+v", r.Status)
 	}
-	if err := tokens.RotateKeys(t.Context(), c.store); err != nil {
+	if _, _, err := tokens.RotateKeys(t.Context(), c.store); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tokens.User(t.Context(), plain.Status.Token); err != nil {

@@ -31,7 +31,7 @@ type write struct {
 	// recorded as of the subresource manages, if it is not the target's.
 	applied bool
 	manages string
-	// absent makes the object if there is none; nil answers 404.
+	// absent gives the object to be made if there is none; nil answers 404.
 	absent func() (api.Object, error)
 }
 
@@ -60,11 +60,28 @@ func (s *Server) Update(ctx context.Context, u api.User, t api.Target, obj runti
 	if object.GetName() != t.Name {
 		return api.Value{}, errNames(object.GetName(), t.Name)
 	}
-	v, err := s.modify(ctx, u, k, write{target: t, options: o, change: func(old api.Object) (api.Object, []string, error) {
+	w := write{target: t, options: o, change: func(old api.Object) (api.Object, []string, error) {
 		obj, err := stored(k, object.DeepCopyObject().(api.Object), old)
 		return obj, nil, err
-	}})
+	}}
+	if k.CreateOnUpdate && t.Subresource == "" {
+		w.absent = func() (api.Object, error) { return s.put(u, k, t, object) }
+	}
+	v, err := s.modify(ctx, u, k, w)
 	return s.shown(k, v, err)
+}
+
+// put is the new object that an update makes, where its kind allows that.
+func (s *Server) put(u api.User, k *api.Kind, t api.Target, object api.Object) (api.Object, error) {
+	if err := s.Authorize(u, t, "create"); err != nil {
+		return nil, err
+	}
+	if uid := object.GetUID(); uid != "" {
+		return nil, apierr.Conflict(k.KeyResource(), t.Name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: ", uid))
+	}
+	obj := object.DeepCopyObject().(api.Object)
+	obj.SetResourceVersion("")
+	return stored(k, obj, nil)
 }
 
 // Patch implements api.Resources.
@@ -164,7 +181,7 @@ func (s *Server) modify(ctx context.Context, u api.User, spoken *api.Kind, w wri
 			if err != nil {
 				return false, err
 			}
-			v, err = s.insert(ctx, u, spoken, obj, w.options, true)
+			v, err = s.insert(ctx, u, spoken, obj, w.options, w.applied)
 			if errors.Is(err, apierr.ErrAlreadyExists) {
 				err = &store.CompareError{Key: key} // somebody else made it: change that
 			}
@@ -254,7 +271,7 @@ func preconditions(k *api.Kind, r *api.Record, old, obj api.Object, sub string) 
 	case err != nil:
 		return apierr.Invalid(k.GVK().GroupKind().String(), obj.GetName(), field.ErrorList{
 			field.Invalid(refused, obj.GetResourceVersion(), "must be a decimal number")})
-	case rv == 0 && k.NeedsRevision && sub == "":
+	case rv == 0 && k.NeedsRevision && (sub == "" || sub == "status"):
 		return apierr.Invalid(k.GVK().GroupKind().String(), obj.GetName(), field.ErrorList{
 			field.Invalid(refused, rv, "must be specified for an update")})
 	case rv != 0 && rv != r.Revision:

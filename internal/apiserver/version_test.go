@@ -87,7 +87,7 @@ func TestEventsInTwoGroups(t *testing.T) {
 // request, whichever they were written in.
 func TestWatchInAnotherVersion(t *testing.T) {
 	c := local(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	st, err := c.api.Watch(ctx, admin, c.at(newEvents, "demo", "", ""), api.WatchOptions{})
 	wants(t, err, nil, "")

@@ -64,7 +64,7 @@ func (w *watcher) text(e api.WatchEvent) string {
 // next gives n events, or what there is when nothing comes any more.
 func (w *watcher) next(n int) string {
 	w.c.t.Helper()
-	ctx, cancel := context.WithTimeout(w.c.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(w.c.t.Context(), 30*time.Second)
 	defer cancel()
 	var out []string
 	for len(out) < n {
@@ -316,7 +316,7 @@ func TestWatchExactlyOnce(t *testing.T) {
 	both(t, func(t *testing.T, c *cluster) {
 		const writers, writes, objects = 6, 120, 10
 		at := c.at("configmaps", "demo", "", "")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		defer cancel()
 		var writing, reading sync.WaitGroup
 		finished := make(chan struct{})
@@ -387,14 +387,18 @@ func (c *cluster) follow(ctx context.Context, at api.Target, label string, finis
 	have := map[string]seen{}
 	last, initial := uint64(0), true
 	for {
+		over := false // before the look: what is written until then is seen by it
+		select {
+		case <-finished:
+			over = true
+		default:
+		}
 		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 		events, err := st.Next(short)
 		cancel()
 		switch {
 		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-			select {
-			case <-finished:
-			default:
+			if !over {
 				continue
 			}
 			p, err := c.api.List(ctx, admin, at, api.ListOptions{Selection: selects(label, "")})

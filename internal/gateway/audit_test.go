@@ -37,7 +37,7 @@ func (k *kept) Close() error { return nil }
 // before the event is written.
 func (k *kept) has(t *testing.T, texts ...string) {
 	t.Helper()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, time.Minute, func() error {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 	lines:

@@ -7,6 +7,7 @@ package gateway
 import (
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,10 @@ type Config struct {
 	API api.Resources
 	// User names the user of a request (authn.Authenticator.Request).
 	User func(r *http.Request) (api.User, error)
+	// Hold gives a context for a request that stays open, which ends when the
+	// client's certificate is believed no more
+	// (authn.Authenticator.Hold); nil holds nothing.
+	Hold func(ctx context.Context, s *tls.ConnectionState) (held context.Context, release func())
 	// Authorize answers whether u may do verb to t, for streams; objects are
 	// authorized by API. Nil lets nobody but system:masters.
 	Authorize func(u api.User, t api.Target, verb string) error
@@ -236,7 +241,7 @@ func errMethod() error {
 func (c *call) deadline() (context.Context, context.CancelFunc, error) {
 	ctx := c.r.Context()
 	if c.path.longRunning() {
-		ctx, cancel := context.WithCancel(ctx)
+		ctx, cancel := c.hold(ctx)
 		if stop, ok := ctx.Value(stopKey{}).(context.Context); ok {
 			release := context.AfterFunc(stop, cancel)
 			return ctx, func() { release(); cancel() }, c.unlimit()
@@ -255,6 +260,16 @@ func (c *call) deadline() (context.Context, context.CancelFunc, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	return ctx, cancel, nil
+}
+
+// hold gives the context of a long-running request.
+func (c *call) hold(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if c.g.cfg.Hold == nil {
+		return ctx, cancel
+	}
+	ctx, release := c.g.cfg.Hold(ctx, c.r.TLS)
+	return ctx, func() { release(); cancel() }
 }
 
 // unlimit takes the server's time limits from the connection, for as long as
