@@ -30,19 +30,28 @@ func (d *controld) leaderParts(uint64) []daemon.Part {
 	})...)
 }
 
-// keepTokenKeys sees to it that the cluster has a key to sign tokens with.
+// tokenKeyLooks is how often it is looked for keys that have served their time.
+const tokenKeyLooks = 24 * time.Hour
+
+// keepTokenKeys sees to it that the cluster has a key to sign tokens with, and
+// that old ones are forgotten.
 func (d *controld) keepTokenKeys(ctx context.Context) error {
-	for again := 100 * time.Millisecond; ; again = min(2*again, 10*time.Second) {
+	const soon = 100 * time.Millisecond
+	for again := soon; ; {
+		wait := tokenKeyLooks
 		err := d.tokens.KeepKeys(ctx, d.raft)
-		if err == nil {
-			<-ctx.Done()
-			return nil
+		if err != nil {
+			wait, again = again, min(2*again, 10*time.Second)
+		} else {
+			again = soon
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(again):
-			d.log.Warn("no key for service account tokens made yet", "err", err)
+		case <-time.After(wait):
+		}
+		if err != nil {
+			d.log.Warn("the keys for service account tokens could not be looked after yet", "err", err)
 		}
 	}
 }

@@ -27,6 +27,7 @@ func (d *controld) parts() []daemon.Part {
 		{Name: "HTTPS", Run: d.serveHTTPS, Grace: 15 * time.Second},
 		{Name: "membership", Run: d.enter},
 		daemon.Ready("certificate", d.keepCertificate),
+		daemon.Ready("pinned keys", d.recheck),
 		daemon.Ready("member.json", d.remember),
 		daemon.Ready("data key", d.keepKey),
 		daemon.Ready("relay of heartbeats", d.relay),
@@ -139,6 +140,12 @@ func (d *controld) keepCertificate(ctx context.Context) error {
 		}
 	}
 	return d.keys.KeepFresh(ctx, d.renew, failed)
+}
+
+// recheck ends at once what members and nodes have open here whose key is
+// believed no more.
+func (d *controld) recheck(ctx context.Context) error {
+	return d.cluster.FollowIdentities(ctx, d.users.Recheck)
 }
 
 // renew gets a certificate from the CA, which every member can use.

@@ -171,6 +171,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	d.cluster = cluster.New(cluster.Config{
 		Store: d.raft, Members: d.raft, Self: d.member.ID, Keyring: d.keyring, Version: version, Identify: d.users.Call, Peer: verifier.FromContext,
 		As: func(u api.User) cluster.Door { return d.api.As(u) }, Ask: dial.ask, Now: time.Now, Log: log,
+		RotateTokens: func(ctx context.Context) (string, int, error) { return d.tokens.RotateKeys(ctx, d.raft) },
 	})
 	d.nodes = dispatch.New(dispatch.Config{
 		Store: d.raft, Codec: codec, As: func(u api.User) dispatch.Door { return d.api.As(u) },
@@ -183,7 +184,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		return nil, err
 	}
 	d.gateway, err = gateway.New(gateway.Config{
-		Audit: d.audit, API: d.api, User: d.users.Request, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
+		Audit: d.audit, API: d.api, User: d.users.Request, Hold: d.users.Hold, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
 		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "data", Run: d.rebuilt}, {Name: "quorum", Run: d.current}},
 		Registry: d.metrics, Version: kubeversion.Info(version), Log: log,
 	})

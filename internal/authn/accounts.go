@@ -35,6 +35,8 @@ const (
 	// keepKeys is how long a key is believed after another replaced it: no
 	// token lives longer.
 	keepKeys = longest + 24*time.Hour
+	// mostKeys bounds how many keys are believed at a time.
+	mostKeys = 32
 	// longest is the most that a token is given, and what those get that were
 	// asked for as old programs ask: they read their token once.
 	longest = 365 * 24 * time.Hour
@@ -96,42 +98,68 @@ func putKeys(s *satoken.KeySet, cond store.Cond) (store.Change, error) {
 }
 
 // KeepKeys makes the first key where a cluster has none, as one of an older
-// version.
+// version, and forgets those of which no token can be left.
 func (a *Accounts) KeepKeys(ctx context.Context, w store.Writer) error {
 	snap, err := a.cfg.State.Snapshot(ctx, store.At{Level: store.Linearizable})
 	if err != nil {
 		return err
 	}
-	if _, ok := snap.Get(tokenKeysKey()); ok {
+	r, ok := snap.Get(tokenKeysKey())
+	if !ok {
+		c, err := FoundKeys(a.cfg.Now())
+		if err != nil {
+			return err
+		}
+		return commitKeys(ctx, w, c)
+	}
+	keys, err := a.keysOf(snap)
+	if err != nil {
+		return err
+	}
+	kept := keys.Kept(a.cfg.Now(), keepKeys)
+	if len(kept.Keys()) == len(keys.Keys()) {
 		return nil
 	}
-	c, err := FoundKeys(a.cfg.Now())
+	c, err := putKeys(kept, store.Cond{Revision: r.Revision})
 	if err != nil {
 		return err
 	}
 	return commitKeys(ctx, w, c)
 }
 
-// RotateKeys lets a new key sign from now on. Tokens that the former ones
-// signed stay good until they end.
-func (a *Accounts) RotateKeys(ctx context.Context, w store.Writer) error {
+// RotateKeys lets a new key sign from now on, and gives its id and how many are
+// believed. Tokens that the former ones signed stay good until they end.
+func (a *Accounts) RotateKeys(ctx context.Context, w store.Writer) (id string, believed int, err error) {
 	snap, err := a.cfg.State.Snapshot(ctx, store.At{Level: store.Linearizable})
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	keys, err := a.keysOf(snap)
 	if err != nil {
-		return err
+		return "", 0, err
 	}
-	if keys, err = keys.Rotated(a.cfg.Now(), keepKeys); err != nil {
-		return err
+	now := a.cfg.Now()
+	if kept := keys.Kept(now, keepKeys).Keys(); len(kept) >= mostKeys {
+		return "", 0, apierr.New(apierr.ErrConflict, "%d keys are believed already, which is the most; the oldest is forgotten on %s, so rotate again after that",
+			len(kept), kept[len(kept)-2].Created.Add(keepKeys).Format(time.DateOnly))
+	}
+	if keys, err = keys.Rotated(now, keepKeys); err != nil {
+		return "", 0, err
 	}
 	r, _ := snap.Get(tokenKeysKey())
 	c, err := putKeys(keys, store.Cond{Revision: r.Revision})
 	if err != nil {
-		return err
+		return "", 0, err
 	}
-	return commitKeys(ctx, w, c)
+	if _, err := w.Commit(ctx, store.Command{Changes: []store.Change{c}}); err != nil {
+		var lost *store.CompareError
+		if errors.As(err, &lost) {
+			err = apierr.New(apierr.ErrConflict, "another has changed the keys at this moment; look, and rotate again")
+		}
+		return "", 0, err
+	}
+	all := keys.Keys()
+	return all[0].ID, len(all), nil
 }
 
 func commitKeys(ctx context.Context, w store.Writer, c store.Change) error {

@@ -41,10 +41,13 @@ type Config struct {
 }
 
 // Authenticator names users. It may be used by many goroutines.
-type Authenticator struct{ cfg Config }
+type Authenticator struct {
+	cfg  Config
+	held held
+}
 
 // New makes an authenticator.
-func New(cfg Config) *Authenticator { return &Authenticator{cfg} }
+func New(cfg Config) *Authenticator { return &Authenticator{cfg: cfg} }
 
 // Request names the user of an HTTP request: the impersonated one if the
 // headers ask for it. Errors have the kind apierr Unauthorized, Forbidden or

@@ -18,18 +18,12 @@ import (
 // Call names the user of a gRPC call. The metadata are those of the HTTP
 // headers: authorization, and impersonate-user and its like.
 func (a *Authenticator) Call(ctx context.Context) (api.User, error) {
-	var state *tls.ConnectionState
-	if p, ok := peer.FromContext(ctx); ok {
-		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
-			state = &info.State
-		}
-	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	authorization := ""
 	if v := md.Get("authorization"); len(v) > 0 {
 		authorization = v[0]
 	}
-	u, err := a.User(ctx, state, authorization)
+	u, err := a.User(ctx, connection(ctx), authorization)
 	if err != nil {
 		return api.User{}, err
 	}
@@ -40,6 +34,16 @@ func (a *Authenticator) Call(ctx context.Context) (api.User, error) {
 		}
 	}
 	return a.impersonate(u, header)
+}
+
+// connection is the TLS connection that a call came over.
+func connection(ctx context.Context) *tls.ConnectionState {
+	if p, ok := peer.FromContext(ctx); ok {
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			return &info.State
+		}
+	}
+	return nil
 }
 
 // somebody refuses calls of nobody, but for the services and methods in open.
@@ -67,12 +71,19 @@ func (a *Authenticator) ServerUnary(open ...string) grpc.UnaryServerInterceptor 
 	}
 }
 
-// ServerStream is ServerUnary for streams.
+// ServerStream is ServerUnary for streams. They end when the key of the member
+// or node at the other end is believed no more, see Hold.
 func (a *Authenticator) ServerStream(open ...string) grpc.StreamServerInterceptor {
 	return func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		if err := a.somebody(s.Context(), info.FullMethod, open); err != nil {
+		ctx, release := a.Hold(s.Context(), connection(s.Context()))
+		defer release()
+		if err := a.somebody(ctx, info.FullMethod, open); err != nil {
 			return err
 		}
-		return next(srv, s)
+		err := next(srv, heldStream{s, ctx})
+		if why := Revoked(ctx); why != nil {
+			return why
+		}
+		return err
 	}
 }

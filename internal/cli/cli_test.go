@@ -67,6 +67,17 @@ func (s *server) RemoveMember(_ context.Context, r *wherryv1.RemoveMemberRequest
 	return &wherryv1.RemoveMemberResponse{}, nil
 }
 
+func (s *server) RemoveNode(_ context.Context, r *wherryv1.RemoveNodeRequest) (*wherryv1.RemoveNodeResponse, error) {
+	if r.GetName() != "n1" {
+		return nil, apierr.NotFound("nodes", r.GetName())
+	}
+	return &wherryv1.RemoveNodeResponse{}, nil
+}
+
+func (s *server) RotateTokenKey(context.Context, *wherryv1.RotateTokenKeyRequest) (*wherryv1.RotateTokenKeyResponse, error) {
+	return &wherryv1.RotateTokenKeyResponse{Key: "abc", Believed: 2}, nil
+}
+
 func (s *server) TransferLeadership(_ context.Context, r *wherryv1.TransferLeadershipRequest) (*wherryv1.TransferLeadershipResponse, error) {
 	if r.GetId() != "" && r.GetId() != "a2" {
 		return nil, status.Error(codes.NotFound, r.GetId())
@@ -210,6 +221,10 @@ func TestCommands(t *testing.T) {
 		{args: "cluster members transfer-leadership", out: "leadership goes to another controld\n"},
 		{args: "cluster members transfer-leadership c2", out: "leadership goes to c2\n"},
 		{args: "cluster members transfer-leadership c9", err: `no controld is named "c9"`},
+		{args: "cluster nodes remove", err: "accepts 1 arg"},
+		{args: "cluster nodes remove n9", err: `nodes "n9" not found`},
+		{args: "cluster nodes remove n1", out: "node n1 removed; stop noded there if it runs, and delete its data directory before it joins again\n"},
+		{args: "cluster rotate-token-key", out: "key abc signs from now on; 2 keys are believed\n"},
 		{args: "image list", alsoIn: "n1     web:latest      0123456789ab   3Mi\nn2     web@sha256:ff   ff             25Mi\n"},
 		{args: "image import " + archive, out: "imported web:1 on n1\n"},
 		{args: "image import - --node n1,n2", stdin: string(big), out: "imported web:1 on n1\n", nodes: "n1 n2"},

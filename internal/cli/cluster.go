@@ -19,7 +19,7 @@ func (c *command) cluster() *cobra.Command {
 	root.PersistentFlags().StringVar(&address, "grpc-address", "", "HOST:PORT of a controld's gRPC; default: port 7443 of the kubeconfig's server")
 	token := &cobra.Command{Use: "token", Short: "Make tokens with which machines join"}
 	token.AddCommand(c.tokenCreate(&address))
-	root.AddCommand(token, c.members(&address), c.backup(&address), c.restore(), c.recover(), c.rotateSealingKey(&address))
+	root.AddCommand(token, c.members(&address), c.nodes(&address), c.backup(&address), c.restore(), c.recover(), c.rotateSealingKey(&address), c.rotateTokenKey(&address))
 	return root
 }
 

@@ -56,6 +56,9 @@ type Config struct {
 	As func(api.User) Door
 	// Ask asks the controld at an address whether it serves.
 	Ask func(ctx context.Context, address string) error
+	// RotateTokens makes a new key for the tokens of service accounts, and gives
+	// its id and how many are believed.
+	RotateTokens func(ctx context.Context) (id string, believed int, err error)
 	// Now is the clock of certificates and tokens.
 	Now func() time.Time
 	Log *slog.Logger
@@ -82,6 +85,9 @@ func (s *Server) Controls() []string {
 	}
 	return out
 }
+
+// Authority opens the CA of a state of this cluster.
+func (s *Server) Authority(snap *store.Snapshot) (*pki.Authority, error) { return s.authority(snap) }
 
 // authority opens the cluster's CA.
 func (s *Server) authority(snap *store.Snapshot) (*pki.Authority, error) {

@@ -101,6 +101,7 @@ type bed struct {
 	api     *apiserver.Server
 	pins    *cluster.Pins
 	keyring *cluster.Keyring
+	users   *authn.Authenticator
 	server  *cluster.Server
 	address string
 	clock   *clock
@@ -161,16 +162,19 @@ func newBed(t *testing.T) *bed {
 	b.api = apiserver.New(apiserver.Config{Store: b.store, Codec: codec, Alloc: ranges})
 	verifier := pki.NewVerifier(b.ca.Certificate(), b.pins.Check, b.clock.Now)
 	users := authn.New(authn.Config{Verifier: verifier, Authorize: b.api.Authorize})
+	b.users = users
 	srv := grpc.NewServer(grpc.Creds(credentials.NewTLS(keys.ServerConfig())),
 		grpc.ChainUnaryInterceptor(apierr.ServerUnary, users.ServerUnary(wherryv1.Cluster_Join_FullMethodName)),
 		grpc.ChainStreamInterceptor(apierr.ServerStream, users.ServerStream()))
 	b.server = cluster.New(cluster.Config{
 		Store: b.store, Keyring: keyring, Version: "v1", Members: b.raft, Self: "c1-0", Identify: users.Call, Peer: verifier.FromContext,
-		As:  func(u api.User) cluster.Door { return b.api.As(u) },
-		Ask: b.raft.ask,
-		Now: b.clock.Now, Log: slog.New(slog.DiscardHandler),
+		As:           func(u api.User) cluster.Door { return b.api.As(u) },
+		Ask:          b.raft.ask,
+		RotateTokens: func(context.Context) (string, int, error) { return "k2", 2, nil },
+		Now:          b.clock.Now, Log: slog.New(slog.DiscardHandler),
 	})
 	wherryv1.RegisterClusterServer(srv, b.server)
+	wherryv1.RegisterNodesServer(srv, echo{})
 	l := must(net.Listen("tcp", "127.0.0.1:0"))
 	b.address = l.Addr().String()
 	served := make(chan error, 1)
@@ -186,10 +190,14 @@ func newBed(t *testing.T) *bed {
 
 // client connects with a TLS configuration.
 func (b *bed) client(conf credentials.TransportCredentials) wherryv1.ClusterClient {
+	return wherryv1.NewClusterClient(b.dial(conf))
+}
+
+func (b *bed) dial(conf credentials.TransportCredentials) *grpc.ClientConn {
 	conn := must(grpc.NewClient(b.address, grpc.WithTransportCredentials(conf),
 		grpc.WithChainUnaryInterceptor(apierr.ClientUnary), grpc.WithChainStreamInterceptor(apierr.ClientStream)))
 	b.t.Cleanup(func() { conn.Close() })
-	return wherryv1.NewClusterClient(conn)
+	return conn
 }
 
 // as connects with a certificate for a request, made by the cluster's CA.

@@ -210,6 +210,19 @@ func (s *Server) dropOld(ctx context.Context, snap *store.Snapshot) error {
 	return err
 }
 
+// RotateTokenKey implements wherryv1.ClusterServer.
+func (s *Server) RotateTokenKey(ctx context.Context, _ *wherryv1.RotateTokenKeyRequest) (*wherryv1.RotateTokenKeyResponse, error) {
+	if _, err := s.master(ctx, "rotate the token key"); err != nil {
+		return nil, err
+	}
+	id, believed, err := s.cfg.RotateTokens(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.cfg.Log.Info("token key rotated", "key", id, "believed", believed)
+	return &wherryv1.RotateTokenKeyResponse{Key: id, Believed: int32(believed)}, nil //nolint:gosec // a few
+}
+
 // RotateSealingKey implements wherryv1.ClusterServer.
 func (s *Server) RotateSealingKey(ctx context.Context, _ *wherryv1.RotateSealingKeyRequest) (*wherryv1.RotateSealingKeyResponse, error) {
 	if _, err := s.master(ctx, "rotate the sealing key"); err != nil {

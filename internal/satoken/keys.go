@@ -44,15 +44,18 @@ func (s *KeySet) Rotated(now time.Time, keep time.Duration) (*KeySet, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &KeySet{keys: []Key{fresh}}
-	replaced := now
-	for _, k := range s.keys {
-		if now.Sub(replaced) <= keep {
+	return (&KeySet{keys: append([]Key{fresh}, s.keys...)}).Kept(now, keep), nil
+}
+
+// Kept gives the set without the keys that Rotated leaves out.
+func (s *KeySet) Kept(now time.Time, keep time.Duration) *KeySet {
+	out := &KeySet{}
+	for i, k := range s.keys {
+		if i == 0 || now.Sub(s.keys[i-1].Created) <= keep {
 			out.keys = append(out.keys, k)
 		}
-		replaced = k.Created
 	}
-	return out, nil
+	return out
 }
 
 func newKey(private *ecdsa.PrivateKey, created time.Time) (Key, error) {

@@ -128,6 +128,11 @@ func TestRotation(t *testing.T) {
 	if got := third.Keys(); len(got) != 2 || got[1].ID != second.Keys()[0].ID {
 		t.Errorf("keys %v", got)
 	}
+	for after, want := range map[time.Duration]int{time.Hour: 2, 2 * time.Hour: 1} {
+		if got := second.Kept(now.Add(time.Minute+after), time.Hour).Keys(); len(got) != want || got[0].ID != second.Keys()[0].ID {
+			t.Errorf("%v after the rotation: keys %v, want %d", after, got, want)
+		}
+	}
 	jwks, err := second.JWKS()
 	if err != nil || strings.Count(string(jwks), `"kid"`) != 2 || strings.Contains(string(jwks), `"d"`) {
 		t.Errorf("%s %v", jwks, err)
