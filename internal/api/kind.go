@@ -83,8 +83,17 @@ type Kind struct {
 	DeleteAnswersObject bool
 	// DeleteOrphans reports that a DELETE without policy orphans.
 	DeleteOrphans bool
-	// NeedsRevision reports that an update must name a resourceVersion.
+	// NeedsRevision reports that an update of the object or its status must name
+	// a resourceVersion.
 	NeedsRevision bool
+	// CreateOnUpdate reports that an update makes the object if there is none.
+	CreateOnUpdate bool
+	// Deprecated is what every answer about this kind warns of.
+	Deprecated string
+	// Warn gives what the writer of an object should know of it; old is nil for
+	// a new one. It is asked after all checks, and not for subresources. That
+	// there is nothing to warn of must cost next to nothing.
+	Warn func(obj, old Object) []string
 
 	// Set by NewKinds, since they are asked for with every request.
 	key, message string

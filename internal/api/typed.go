@@ -30,3 +30,12 @@ func CheckPair[T Object](f func(obj, old T) field.ErrorList) func(obj, old Objec
 func Of[T Object, R any](f func(obj T) R) func(Object) R {
 	return func(obj Object) R { return f(obj.(T)) }
 }
+
+// Warn makes a Kind.Warn of a function of the kind's type; old is nil for a new
+// object.
+func Warn[T Object](f func(obj, old T) []string) func(obj, old Object) []string {
+	return func(obj, old Object) []string {
+		was, _ := old.(T)
+		return f(obj.(T), was)
+	}
+}

@@ -431,7 +431,7 @@ func TestLeaseNeedsARevision(t *testing.T) {
 		}
 		l.Name = "none"
 		_, err = c.update("leases.coordination.k8s.io", l, "")
-		wants(t, err, apierr.ErrNotFound, `leases.coordination.k8s.io "none" not found`)
+		wants(t, err, apierr.ErrConflict, `Operation cannot be fulfilled on leases.coordination.k8s.io "none": Precondition failed: UID in precondition: `+string(l.UID)+`, UID in object meta: `)
 	})
 }
 

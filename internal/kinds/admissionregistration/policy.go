@@ -17,8 +17,9 @@ func ValidatingAdmissionPolicy() *api.Kind {
 	return api.WithStatus(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "ValidatingAdmissionPolicy",
 		Resource: "validatingadmissionpolicies", Singular: "validatingadmissionpolicy",
-		Verbs: api.AllVerbs(),
-		New:   func() api.Object { return &admissionv1.ValidatingAdmissionPolicy{} },
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &admissionv1.ValidatingAdmissionPolicy{} },
 		Default: api.On(func(p *admissionv1.ValidatingAdmissionPolicy) {
 			api.SetDefault(&p.Spec.FailurePolicy, admissionv1.Fail)
 			defaultMatch(p.Spec.MatchConstraints)
@@ -47,8 +48,9 @@ func MutatingAdmissionPolicy() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "MutatingAdmissionPolicy",
 		Resource: "mutatingadmissionpolicies", Singular: "mutatingadmissionpolicy",
-		Verbs: api.AllVerbs(),
-		New:   func() api.Object { return &admissionv1.MutatingAdmissionPolicy{} },
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &admissionv1.MutatingAdmissionPolicy{} },
 		Default: api.On(func(p *admissionv1.MutatingAdmissionPolicy) {
 			api.SetDefault(&p.Spec.FailurePolicy, admissionv1.Fail)
 			defaultMatch(p.Spec.MatchConstraints)
@@ -92,11 +94,12 @@ func ValidatingAdmissionPolicyBinding() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "ValidatingAdmissionPolicyBinding",
 		Resource: "validatingadmissionpolicybindings", Singular: "validatingadmissionpolicybinding",
-		Verbs:    api.AllVerbs(),
-		New:      func() api.Object { return &admissionv1.ValidatingAdmissionPolicyBinding{} },
-		Default:  api.On(func(b *admissionv1.ValidatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
-		Validate: api.Check(validateBinding),
-		Columns:  bindingColumns(admissionv1.ValidatingAdmissionPolicyBindingSpec{}.SwaggerDoc()),
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &admissionv1.ValidatingAdmissionPolicyBinding{} },
+		Default:       api.On(func(b *admissionv1.ValidatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
+		Validate:      api.Check(validateBinding),
+		Columns:       bindingColumns(admissionv1.ValidatingAdmissionPolicyBindingSpec{}.SwaggerDoc()),
 		Cells: api.Row(func(b *admissionv1.ValidatingAdmissionPolicyBinding, now time.Time) []any {
 			return []any{b.Name, b.Spec.PolicyName, paramRef(b.Spec.ParamRef), api.Age(b.CreationTimestamp, now)}
 		}),
@@ -109,11 +112,12 @@ func MutatingAdmissionPolicyBinding() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "MutatingAdmissionPolicyBinding",
 		Resource: "mutatingadmissionpolicybindings", Singular: "mutatingadmissionpolicybinding",
-		Verbs:    api.AllVerbs(),
-		New:      func() api.Object { return &admissionv1.MutatingAdmissionPolicyBinding{} },
-		Default:  api.On(func(b *admissionv1.MutatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
-		Validate: api.Check(validateMutatingBinding),
-		Columns:  bindingColumns(admissionv1.MutatingAdmissionPolicyBindingSpec{}.SwaggerDoc()),
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &admissionv1.MutatingAdmissionPolicyBinding{} },
+		Default:       api.On(func(b *admissionv1.MutatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
+		Validate:      api.Check(validateMutatingBinding),
+		Columns:       bindingColumns(admissionv1.MutatingAdmissionPolicyBindingSpec{}.SwaggerDoc()),
 		Cells: api.Row(func(b *admissionv1.MutatingAdmissionPolicyBinding, now time.Time) []any {
 			return []any{b.Name, b.Spec.PolicyName, paramRef(b.Spec.ParamRef), api.Age(b.CreationTimestamp, now)}
 		}),

@@ -20,8 +20,9 @@ func ValidatingWebhookConfiguration() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "ValidatingWebhookConfiguration",
 		Resource: "validatingwebhookconfigurations", Singular: "validatingwebhookconfiguration",
-		Verbs: api.AllVerbs(),
-		New:   func() api.Object { return &admissionv1.ValidatingWebhookConfiguration{} },
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &admissionv1.ValidatingWebhookConfiguration{} },
 		Default: api.On(func(c *admissionv1.ValidatingWebhookConfiguration) {
 			for i := range c.Webhooks {
 				defaultWebhook(&c.Webhooks[i])
@@ -42,8 +43,9 @@ func MutatingWebhookConfiguration() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "MutatingWebhookConfiguration",
 		Resource: "mutatingwebhookconfigurations", Singular: "mutatingwebhookconfiguration",
-		Verbs: api.AllVerbs(),
-		New:   func() api.Object { return &admissionv1.MutatingWebhookConfiguration{} },
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &admissionv1.MutatingWebhookConfiguration{} },
 		Default: api.On(func(c *admissionv1.MutatingWebhookConfiguration) {
 			for i := range c.Webhooks {
 				h := &c.Webhooks[i]

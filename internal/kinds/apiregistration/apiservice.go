@@ -29,10 +29,11 @@ func APIService() *api.Kind {
 	return &api.Kind{
 		Group: group, Version: "v1", Kind: "APIService",
 		Resource: "apiservices", Singular: "apiservice",
-		Categories:   []string{"api-extensions"},
-		Verbs:        api.AllVerbs(),
-		Subresources: api.StatusOnly(),
-		New:          func() api.Object { return &apiregv1.APIService{} },
+		NeedsRevision: true,
+		Categories:    []string{"api-extensions"},
+		Verbs:         api.AllVerbs(),
+		Subresources:  api.StatusOnly(),
+		New:           func() api.Object { return &apiregv1.APIService{} },
 		Default: api.On(func(s *apiregv1.APIService) {
 			if s.Spec.Service != nil {
 				api.SetDefault(&s.Spec.Service.Port, defaultPort)

@@ -15,10 +15,11 @@ func Lease() *api.Kind {
 	return &api.Kind{
 		Group: "coordination.k8s.io", Version: "v1", Kind: "Lease",
 		Resource: "leases", Singular: "lease",
-		Namespaced: true,
-		Verbs:      []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
-		New:        func() api.Object { return &coordinationv1.Lease{} },
-		Validate:   api.Check(validateLease),
+		CreateOnUpdate: true,
+		Namespaced:     true,
+		Verbs:          []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
+		New:            func() api.Object { return &coordinationv1.Lease{} },
+		Validate:       api.Check(validateLease),
 		Columns: []metav1.TableColumnDefinition{
 			api.NameColumn(),
 			api.TextColumn("Holder", coordinationv1.LeaseSpec{}.SwaggerDoc()["holderIdentity"]),

@@ -25,10 +25,11 @@ func Endpoints() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Endpoints",
 		Resource: "endpoints", Singular: "endpoints",
-		ShortNames: []string{"ep"},
-		Namespaced: true,
-		Verbs:      allVerbs(),
-		New:        func() api.Object { return &corev1.Endpoints{} },
+		CreateOnUpdate: true,
+		ShortNames:     []string{"ep"},
+		Namespaced:     true,
+		Verbs:          allVerbs(),
+		New:            func() api.Object { return &corev1.Endpoints{} },
 		Default: api.On(func(e *corev1.Endpoints) {
 			for i := range e.Subsets {
 				for j := range e.Subsets[i].Ports {

@@ -26,11 +26,12 @@ func Event() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Event",
 		Resource: "events", Singular: "event",
-		ShortNames: []string{"ev"},
-		Namespaced: true,
-		Verbs:      allVerbs(),
-		New:        func() api.Object { return &corev1.Event{} },
-		Validate:   api.Check(validateEvent),
+		CreateOnUpdate: true,
+		ShortNames:     []string{"ev"},
+		Namespaced:     true,
+		Verbs:          allVerbs(),
+		New:            func() api.Object { return &corev1.Event{} },
+		Validate:       api.Check(validateEvent),
 		Columns: append([]metav1.TableColumnDefinition{
 			api.TextColumn("Last Seen", doc["lastTimestamp"]),
 			api.TextColumn("Type", doc["type"]),

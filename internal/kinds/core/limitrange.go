@@ -20,10 +20,11 @@ func LimitRange() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "LimitRange",
 		Resource: "limitranges", Singular: "limitrange",
-		ShortNames: []string{"limits"},
-		Namespaced: true,
-		Verbs:      allVerbs(),
-		New:        func() api.Object { return &corev1.LimitRange{} },
+		CreateOnUpdate: true,
+		ShortNames:     []string{"limits"},
+		Namespaced:     true,
+		Verbs:          allVerbs(),
+		New:            func() api.Object { return &corev1.LimitRange{} },
 		Default: api.On(func(r *corev1.LimitRange) {
 			for i := range r.Spec.Limits {
 				defaultLimits(&r.Spec.Limits[i])

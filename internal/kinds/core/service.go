@@ -19,10 +19,11 @@ func Service() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Service",
 		Resource: "services", Singular: "service",
-		ShortNames: []string{"svc"},
-		Categories: []string{"all"},
-		Namespaced: true,
-		Verbs:      allVerbs(),
+		CreateOnUpdate: true,
+		ShortNames:     []string{"svc"},
+		Categories:     []string{"all"},
+		Namespaced:     true,
+		Verbs:          allVerbs(),
 		Subresources: []api.Subresource{
 			{Name: "proxy", Kind: "ServiceProxyOptions", Verbs: proxyVerbs()},
 			{Name: "status", Verbs: statusVerbs()},

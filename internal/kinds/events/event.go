@@ -21,6 +21,7 @@ func Event() *api.Kind {
 	return &api.Kind{
 		Group: "events.k8s.io", Version: "v1", Kind: "Event",
 		Resource: "events", Singular: "event",
+		CreateOnUpdate: true,
 		ShortNames:     []string{"ev"},
 		Namespaced:     true,
 		Verbs:          []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},

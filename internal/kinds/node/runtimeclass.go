@@ -22,9 +22,11 @@ func RuntimeClass() *api.Kind {
 	return &api.Kind{
 		Group: nodev1.GroupName, Version: "v1", Kind: "RuntimeClass",
 		Resource: "runtimeclasses", Singular: "runtimeclass",
-		Verbs:   api.AllVerbs(),
-		New:     func() api.Object { return &nodev1.RuntimeClass{} },
-		Default: api.On(defaultTolerations),
+		CreateOnUpdate: true,
+		NeedsRevision:  true,
+		Verbs:          api.AllVerbs(),
+		New:            func() api.Object { return &nodev1.RuntimeClass{} },
+		Default:        api.On(defaultTolerations),
 		Validate: api.Check(func(c *nodev1.RuntimeClass) field.ErrorList {
 			errs := validateHandler(c.Handler)
 			errs = append(errs, validateOverhead(c.Overhead)...)

@@ -18,10 +18,11 @@ func RoleBinding() *api.Kind {
 	return &api.Kind{
 		Group: rbacv1.GroupName, Version: "v1", Kind: "RoleBinding",
 		Resource: "rolebindings", Singular: "rolebinding",
-		Namespaced: true,
-		Verbs:      api.AllVerbs(),
-		New:        func() api.Object { return &rbacv1.RoleBinding{} },
-		ValidName:  path.ValidatePathSegmentName,
+		CreateOnUpdate: true,
+		Namespaced:     true,
+		Verbs:          api.AllVerbs(),
+		New:            func() api.Object { return &rbacv1.RoleBinding{} },
+		ValidName:      path.ValidatePathSegmentName,
 		Default: api.On(func(b *rbacv1.RoleBinding) {
 			defaultBinding(&b.RoleRef, b.Subjects)
 		}),
@@ -43,9 +44,10 @@ func ClusterRoleBinding() *api.Kind {
 	return &api.Kind{
 		Group: rbacv1.GroupName, Version: "v1", Kind: "ClusterRoleBinding",
 		Resource: "clusterrolebindings", Singular: "clusterrolebinding",
-		Verbs:     api.AllVerbs(),
-		New:       func() api.Object { return &rbacv1.ClusterRoleBinding{} },
-		ValidName: path.ValidatePathSegmentName,
+		CreateOnUpdate: true,
+		Verbs:          api.AllVerbs(),
+		New:            func() api.Object { return &rbacv1.ClusterRoleBinding{} },
+		ValidName:      path.ValidatePathSegmentName,
 		Default: api.On(func(b *rbacv1.ClusterRoleBinding) {
 			defaultBinding(&b.RoleRef, b.Subjects)
 		}),

@@ -20,10 +20,11 @@ func Role() *api.Kind {
 	return &api.Kind{
 		Group: rbacv1.GroupName, Version: "v1", Kind: kindRole,
 		Resource: "roles", Singular: "role",
-		Namespaced: true,
-		Verbs:      api.AllVerbs(),
-		New:        func() api.Object { return &rbacv1.Role{} },
-		ValidName:  path.ValidatePathSegmentName,
+		CreateOnUpdate: true,
+		Namespaced:     true,
+		Verbs:          api.AllVerbs(),
+		New:            func() api.Object { return &rbacv1.Role{} },
+		ValidName:      path.ValidatePathSegmentName,
 		Validate: api.Check(func(r *rbacv1.Role) field.ErrorList {
 			return validateRules(r.Rules, true)
 		}),
@@ -35,9 +36,10 @@ func ClusterRole() *api.Kind {
 	return &api.Kind{
 		Group: rbacv1.GroupName, Version: "v1", Kind: kindClusterRole,
 		Resource: "clusterroles", Singular: "clusterrole",
-		Verbs:     api.AllVerbs(),
-		New:       func() api.Object { return &rbacv1.ClusterRole{} },
-		ValidName: path.ValidatePathSegmentName,
+		CreateOnUpdate: true,
+		Verbs:          api.AllVerbs(),
+		New:            func() api.Object { return &rbacv1.ClusterRole{} },
+		ValidName:      path.ValidatePathSegmentName,
 		Validate: api.Check(func(r *rbacv1.ClusterRole) field.ErrorList {
 			return append(validateRules(r.Rules, false), validateAggregation(r.AggregationRule)...)
 		}),

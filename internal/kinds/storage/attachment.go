@@ -26,9 +26,10 @@ func VolumeAttachment() *api.Kind {
 	k := api.WithStatus(&api.Kind{
 		Group: storagev1.GroupName, Version: "v1", Kind: "VolumeAttachment",
 		Resource: "volumeattachments", Singular: "volumeattachment",
-		Verbs:    api.AllVerbs(),
-		New:      func() api.Object { return &storagev1.VolumeAttachment{} },
-		Validate: api.Check(validateAttachment),
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &storagev1.VolumeAttachment{} },
+		Validate:      api.Check(validateAttachment),
 		ValidateUpdate: api.CheckPair(func(a, old *storagev1.VolumeAttachment) field.ErrorList {
 			if equality.Semantic.DeepEqual(a.Spec, old.Spec) {
 				return nil
@@ -110,10 +111,11 @@ func CSIStorageCapacity() *api.Kind {
 	return &api.Kind{
 		Group: storagev1.GroupName, Version: "v1", Kind: "CSIStorageCapacity",
 		Resource: "csistoragecapacities", Singular: "csistoragecapacity",
-		Namespaced: true,
-		Verbs:      api.AllVerbs(),
-		New:        func() api.Object { return &storagev1.CSIStorageCapacity{} },
-		Validate:   api.Check(validateCapacity),
+		NeedsRevision: true,
+		Namespaced:    true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &storagev1.CSIStorageCapacity{} },
+		Validate:      api.Check(validateCapacity),
 		ValidateUpdate: api.CheckPair(func(c, old *storagev1.CSIStorageCapacity) field.ErrorList {
 			errs := validation.ValidateImmutableField(c.NodeTopology, old.NodeTopology, field.NewPath("nodeTopology"))
 			return append(errs, validation.ValidateImmutableField(c.StorageClassName, old.StorageClassName, field.NewPath("storageClassName"))...)

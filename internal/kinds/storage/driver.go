@@ -38,9 +38,10 @@ func CSIDriver() *api.Kind {
 	return &api.Kind{
 		Group: storagev1.GroupName, Version: "v1", Kind: "CSIDriver",
 		Resource: "csidrivers", Singular: "csidriver",
-		Verbs:   api.AllVerbs(),
-		New:     func() api.Object { return &storagev1.CSIDriver{} },
-		Default: api.On(defaultDriver),
+		NeedsRevision: true,
+		Verbs:         api.AllVerbs(),
+		New:           func() api.Object { return &storagev1.CSIDriver{} },
+		Default:       api.On(defaultDriver),
 		Validate: api.Check(func(d *storagev1.CSIDriver) field.ErrorList {
 			return append(validateDriverName(d.Name, field.NewPath("name")), validateDriver(&d.Spec, field.NewPath("spec"))...)
 		}),
@@ -171,6 +172,7 @@ func CSINode() *api.Kind {
 	return &api.Kind{
 		Group: storagev1.GroupName, Version: "v1", Kind: "CSINode",
 		Resource: "csinodes", Singular: "csinode",
+		NeedsRevision:  true,
 		Verbs:          api.AllVerbs(),
 		New:            func() api.Object { return &storagev1.CSINode{} },
 		Validate:       api.Check(validateNode),
