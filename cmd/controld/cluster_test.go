@@ -167,6 +167,31 @@ func dial(t *testing.T, c *tls.Config, at *host) *grpc.ClientConn {
 	return conn
 }
 
+// create makes an object, or finds it made: how a write ended that was on its
+// way when the leader was lost nobody can say, and a busy machine may lose one.
+func create(t *testing.T, f func() error) {
+	t.Helper()
+	testkit.Eventually(t, patience, func() error {
+		err := f()
+		switch {
+		case err == nil, apierrors.IsAlreadyExists(err):
+			return nil
+		case apierrors.IsTimeout(err), apierrors.IsServerTimeout(err), apierrors.IsServiceUnavailable(err):
+			return err
+		}
+		t.Fatal(err)
+		return nil
+	})
+}
+
+func createMap(ctx context.Context, t *testing.T, core *typedcorev1.CoreV1Client, name string) {
+	t.Helper()
+	create(t, func() error {
+		_, err := core.ConfigMaps("default").Create(ctx, configMap(name), metav1.CreateOptions{})
+		return err
+	})
+}
+
 func configMap(name string) *corev1.ConfigMap {
 	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Data: map[string]string{"a": "b"}}
 }
@@ -323,9 +348,7 @@ func grow(ctx context.Context, t *testing.T, c *tls.Config, first *host, more ..
 		if _, err := core.ConfigMaps("default").Get(ctx, "one", metav1.GetOptions{}); err != nil {
 			t.Errorf("%s does not have the state when it is ready: %v", h.name, err)
 		}
-		if _, err := core.ConfigMaps("default").Create(ctx, configMap("by-"+h.name), metav1.CreateOptions{}); err != nil {
-			t.Errorf("write by %s: %v", h.name, err)
-		}
+		createMap(ctx, t, core, "by-"+h.name)
 	}
 	testkit.Eventually(t, patience, func() error {
 		m, err := client.Members(ctx, &wherryv1.MembersRequest{})
@@ -361,9 +384,7 @@ func loseLeader(ctx context.Context, t *testing.T, c *tls.Config, hosts []*host)
 	began := time.Now()
 	for i, h := range others {
 		_, core := admin(t, hosts[0], h)
-		if _, err := core.ConfigMaps("default").Create(ctx, configMap(fmt.Sprintf("later-%d", i)), metav1.CreateOptions{}); err != nil {
-			t.Errorf("write by %s after the leader was killed: %v", h.name, err)
-		}
+		createMap(ctx, t, core, fmt.Sprintf("later-%d", i))
 		t.Logf("%s writes %v after the leader was killed", h.name, time.Since(began))
 	}
 	leader.start()

@@ -38,9 +38,10 @@ func writeSecrets(t *testing.T, core *typedcorev1.CoreV1Client, from, to int) {
 	t.Helper()
 	for i := from; i < to; i++ {
 		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("s%04d", i)}, Data: map[string][]byte{"key": secretValue(i)}}
-		if _, err := core.Secrets("default").Create(t.Context(), s, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		create(t, func() error {
+			_, err := core.Secrets("default").Create(t.Context(), s, metav1.CreateOptions{})
+			return err
+		})
 	}
 }
 
@@ -315,10 +316,7 @@ func removedStaysOut(t *testing.T, lost, at *host) {
 		t.Fatal(err)
 	}
 	for i := range 5 {
-		name := fmt.Sprintf("beside-%d", i)
-		if _, err := core.ConfigMaps("default").Create(t.Context(), configMap(name), metav1.CreateOptions{}); err != nil {
-			t.Errorf("a write beside a lost member that came back: %v", err)
-		}
+		createMap(t.Context(), t, core, fmt.Sprintf("beside-%d", i))
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()

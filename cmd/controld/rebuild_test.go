@@ -58,9 +58,7 @@ func TestLostData(t *testing.T) {
 		t.Fatal(err)
 	}
 	memberIDs(ctx, t, client, "c1", "c2")
-	if _, err := core.ConfigMaps("default").Create(ctx, configMap("later"), metav1.CreateOptions{}); err != nil {
-		t.Error(err)
-	}
+	createMap(ctx, t, core, "later")
 	_ = c2.stop(syscall.SIGKILL) // says that it was killed
 	two := memberIDs(ctx, t, client, "c1", "c2")
 	within, end := context.WithTimeout(ctx, 5*time.Second)

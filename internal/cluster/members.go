@@ -17,6 +17,9 @@ import (
 const (
 	// askWithin is how long a member may take to answer that it is there.
 	askWithin = time.Second
+	// decideWithin is how long one may take that must not pass for gone because
+	// it is busy: another would get its name, or a majority be thought lost.
+	decideWithin = 5 * time.Second
 	// enterWithin bounds how long a new member may take to catch up in one
 	// call; it calls again.
 	enterWithin = time.Minute
@@ -103,7 +106,7 @@ func (s *Server) Members(ctx context.Context, _ *wherryv1.MembersRequest) (*wher
 	for _, m := range s.cfg.Members.Members() {
 		one := &wherryv1.Member{Id: m.ID, Name: names[m.ID].Name, Address: m.Address, Leader: m.Leader, Voter: m.Voter, Replaces: strings.Join(names[m.ID].Replaces, ",")}
 		resp.Members = append(resp.Members, one)
-		asked.Go(func() { one.Reachable = s.reachable(ctx, m.ID, m.Address) })
+		asked.Go(func() { one.Reachable = s.reachable(ctx, askWithin, m.ID, m.Address) })
 	}
 	asked.Wait()
 	return resp, nil
@@ -115,7 +118,7 @@ func (s *Server) Answering(ctx context.Context) []string {
 	there := make([]bool, len(all))
 	var asked sync.WaitGroup
 	for i, m := range all {
-		asked.Go(func() { there[i] = s.reachable(ctx, m.ID, m.Address) })
+		asked.Go(func() { there[i] = s.reachable(ctx, askWithin, m.ID, m.Address) })
 	}
 	asked.Wait()
 	var out []string
@@ -132,17 +135,17 @@ func (s *Server) Answering(ctx context.Context) []string {
 func (s *Server) answers(ctx context.Context, id string) (address string, yes bool) {
 	for _, m := range s.cfg.Members.Members() {
 		if m.ID == id {
-			return m.Address, s.reachable(ctx, m.ID, m.Address)
+			return m.Address, s.reachable(ctx, decideWithin, m.ID, m.Address)
 		}
 	}
 	return "", false
 }
 
-func (s *Server) reachable(ctx context.Context, id, address string) bool {
+func (s *Server) reachable(ctx context.Context, within time.Duration, id, address string) bool {
 	if id == s.cfg.Self {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	return s.cfg.Ask(ctx, address) == nil
 }
@@ -204,7 +207,7 @@ func (s *Server) removable(ctx context.Context, id string) error {
 			continue
 		}
 		rest++
-		if s.reachable(ctx, m.ID, m.Address) {
+		if s.reachable(ctx, decideWithin, m.ID, m.Address) {
 			answer++
 		} else {
 			missing = append(missing, m.ID)

@@ -87,7 +87,7 @@ func (b *bed) secret(name, value string) api.Key {
 // keep runs the leader's sealing until done says so.
 func (b *bed) keep(done func() bool) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- b.server.KeepSealed(ctx) }()

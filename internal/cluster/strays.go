@@ -25,8 +25,10 @@ func (s *Server) KeepMembers(ctx context.Context) error {
 	return nil
 }
 
-// removeStrays gives the revision of the identities that it looked at.
+// removeStrays gives the revision of the identities that it looked at. They are
+// of a later moment than the members: who enters has an identity first.
 func (s *Server) removeStrays(ctx context.Context) (uint64, error) {
+	members := s.cfg.Members.Members()
 	snap, err := s.cfg.Store.Snapshot(ctx, store.At{Level: store.Linearizable})
 	if err != nil {
 		return 0, err
@@ -42,7 +44,7 @@ func (s *Server) removeStrays(ctx context.Context) (uint64, error) {
 			stays[old] = true
 		}
 	}
-	for _, m := range s.cfg.Members.Members() {
+	for _, m := range members {
 		if stays[m.ID] || m.ID == s.cfg.Self {
 			continue
 		}
