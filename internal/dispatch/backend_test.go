@@ -1,11 +1,18 @@
 package dispatch_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +23,7 @@ import (
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/kinds"
 	"github.com/wherry-project/wherry/internal/store"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 func TestBackend(t *testing.T) {
@@ -105,10 +113,7 @@ func TestBackend(t *testing.T) {
 
 func TestConnectRefusals(t *testing.T) {
 	c := podsClient(t, func(verb, sub string) error {
-		if verb == "patch" {
-			return apierr.Forbidden("pods", "placed", errors.New("not on my boat"))
-		}
-		return nil
+		return apierr.Forbidden("pods", "placed", errors.New("not on my boat"))
 	})
 	for want, start := range map[string]*wherryv1.ConnectStart{
 		"first message":  nil,
@@ -132,4 +137,129 @@ func TestConnectRefusals(t *testing.T) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
+}
+
+// TestConnectWithSomeVerbs reads through a node's session as who may only get,
+// and only from one port: what else is sent is refused.
+func TestConnectWithSomeVerbs(t *testing.T) {
+	testkit.Leaks(t)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Method, " ", r.URL) }))
+	defer backend.Close()
+	codec := api.NewCodec(kinds.Table(), 0)
+	m := &member{t: t, codec: codec, store: store.NewLocal(codec)}
+	m.nodes = dispatch.New(dispatch.Config{
+		Store: m.store, Codec: codec, As: func(api.User) dispatch.Door { return noDoor{} }, Log: slog.New(slog.DiscardHandler),
+		Leader: func() bool { return true }, Controls: func() []string { return nil },
+		Identify: func(context.Context) (api.User, error) { return n1(), nil },
+		Authorize: func(_ api.User, at api.Target, verb string) error {
+			if at.Name == "web:8080" && verb == "get" {
+				return nil
+			}
+			return apierr.Forbidden("pods", at.Name, fmt.Errorf("nobody may %s it", verb))
+		},
+	})
+	conn := testkit.GRPC(t, func(srv *grpc.Server) {
+		wherryv1.RegisterNodesServer(srv, m.nodes)
+		wherryv1.RegisterPodsServer(srv, m.nodes.Pods())
+	})
+	m.node = wherryv1.NewNodesClient(conn)
+	web := onNode("web", "n1")
+	web.Status.PodIP = "10.244.0.1"
+	m.write(web)
+	session := m.hello(&wherryv1.Hello{Format: dispatch.Format, Node: "n1"})
+	m.next(session) // the welcome
+	m.delta(session)
+	go func() { // ends with the session
+		for {
+			r, err := session.Recv()
+			if err != nil {
+				return
+			}
+			if open := r.GetOpenStream(); open != nil {
+				carryTo(t, m.node, open.GetId(), backend.Listener.Addr().String())
+			}
+		}
+	}()
+	connect := func(port string) (grpc.BidiStreamingClient[wherryv1.ConnectRequest, wherryv1.ConnectResponse], error) {
+		s, err := wherryv1.NewPodsClient(conn).Connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := &wherryv1.ConnectStart{Resource: "pods", Namespace: web.Namespace, Name: "web", Port: port}
+		if err := s.Send(&wherryv1.ConnectRequest{Request: &wherryv1.ConnectRequest_Start{Start: start}}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Recv()
+		return s, err
+	}
+	if _, err := connect("9090"); !errors.Is(err, apierr.ErrForbidden) {
+		t.Errorf("to another port: %v", err)
+	}
+	s, err := connect("8080")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", "POST /b HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		if err := s.Send(&wherryv1.ConnectRequest{Request: &wherryv1.ConnectRequest_Data{Data: []byte(text)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for {
+		r, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Write(r.GetData())
+	}
+	if text := got.String(); !strings.Contains(text, "GET /a") || !strings.Contains(text, "HTTP/1.1 403 Forbidden") || !strings.Contains(text, "nobody may create it") || strings.Contains(text, "POST /b") {
+		t.Errorf("answered %q", text)
+	}
+}
+
+// carryTo is what a node does that is asked for a connection.
+func carryTo(t *testing.T, node wherryv1.NodesClient, id, address string) {
+	s, err := node.Stream(t.Context())
+	if err == nil {
+		err = s.Send(&wherryv1.StreamRequest{Id: id, Data: &wherryv1.StreamRequest_Bytes{}})
+	}
+	if err == nil {
+		err = s.Send(&wherryv1.StreamRequest{Data: &wherryv1.StreamRequest_Bytes{}})
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	go func() {
+		defer conn.Close()
+		for {
+			r, err := s.Recv()
+			if err != nil {
+				return
+			}
+			if _, err := conn.Write(r.GetBytes()); err != nil {
+				return
+			}
+		}
+	}()
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			n, err := conn.Read(b)
+			if err != nil || s.Send(&wherryv1.StreamRequest{Data: &wherryv1.StreamRequest_Bytes{Bytes: b[:n:n]}}) != nil {
+				return
+			}
+		}
+	}()
 }

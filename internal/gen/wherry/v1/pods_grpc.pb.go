@@ -43,6 +43,10 @@ type PodsClient interface {
 	// services and nodes stand for, as the pod network has it: bytes both ways,
 	// HTTP or not. The first message is start; an empty first answer says that
 	// the connection stands.
+	// Bytes are for who may use all verbs of the subresource. Who may use some
+	// has HTTP/1 requests and upgrades, each answered or refused by its own method
+	// (GET and HEAD get, POST create, PUT update, PATCH patch, DELETE delete).
+	// A rule for one object names it NAME:PORT if a port is given, as over HTTP.
 	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConnectRequest, ConnectResponse], error)
 }
 
@@ -130,6 +134,10 @@ type PodsServer interface {
 	// services and nodes stand for, as the pod network has it: bytes both ways,
 	// HTTP or not. The first message is start; an empty first answer says that
 	// the connection stands.
+	// Bytes are for who may use all verbs of the subresource. Who may use some
+	// has HTTP/1 requests and upgrades, each answered or refused by its own method
+	// (GET and HEAD get, POST create, PUT update, PATCH patch, DELETE delete).
+	// A rule for one object names it NAME:PORT if a port is given, as over HTTP.
 	Connect(grpc.BidiStreamingServer[ConnectRequest, ConnectResponse]) error
 	mustEmbedUnimplementedPodsServer()
 }
