@@ -29,6 +29,9 @@ type Request struct {
 	Old api.Object
 	// Snapshot is what the write rests on.
 	Snapshot *store.Snapshot
+	// Authorize answers whether User may do a verb to t as well. Nil lets
+	// everybody.
+	Authorize func(t api.Target, verb string) error
 }
 
 // Plugin is one step.
@@ -51,6 +54,9 @@ func BuiltIn() Chain {
 		{"RuntimeClass", runtimeClass},
 		{"TaintNodesByCondition", taintNewNode},
 		{"CertificateRequester", requester},
+		{"CertificateApproval", approver},
+		{"CertificateSigning", signer},
+		{"CertificateSubjectRestriction", subject},
 	}
 }
 

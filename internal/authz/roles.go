@@ -58,6 +58,11 @@ func roles() map[string][]rbacv1.PolicyRule {
 		Controller("token"): {
 			rule("", "secrets", "update", "delete"), rule("", "serviceaccounts/token", "create"),
 		},
+		Controller("certificate"): {
+			rule("certificates.k8s.io", "certificatesigningrequests", "delete"),
+			rule("certificates.k8s.io", "certificatesigningrequests/status", "update"),
+			{APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"}, ResourceNames: []string{"kubernetes.io/kube-apiserver-client"}, Verbs: []string{"sign"}},
+		},
 		Controller("ttl"): {
 			rule("", "events", "delete"),
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/controllers/apiendpoints"
 	"github.com/wherry-project/wherry/internal/controllers/clusterroles"
+	"github.com/wherry-project/wherry/internal/controllers/csr"
 	"github.com/wherry-project/wherry/internal/controllers/deployment"
 	"github.com/wherry-project/wherry/internal/controllers/endpoints"
 	"github.com/wherry-project/wherry/internal/controllers/gc"
@@ -25,8 +26,10 @@ import (
 	"github.com/wherry-project/wherry/internal/controllers/ttl"
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/events"
+	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/reconcile"
 	"github.com/wherry-project/wherry/internal/scheduler"
+	"github.com/wherry-project/wherry/internal/store"
 )
 
 // Config is what the loops stand on.
@@ -45,6 +48,8 @@ type Config struct {
 	Controls func(ctx context.Context) []netip.AddrPort
 	// CA is the certificate of the cluster's CA as PEM.
 	CA string
+	// Authority opens the cluster's CA, to sign what was asked of it and approved.
+	Authority func(*store.Snapshot) (*pki.Authority, error)
 	// Host names this controld in Events.
 	Host string
 	Log  *slog.Logger
@@ -66,6 +71,8 @@ func All(cfg Config) []daemon.Part {
 	l.add(rootca.New(l.as(rootca.Name), cfg.CA))
 	l.add(clusterroles.New(l.as(clusterroles.Name)))
 	l.add(clusterroles.Defaults(cfg.API.As(api.User{Name: "system:apiserver", Groups: []string{authz.Masters}})))
+	l.add(csr.New(l.as(csr.Name), cfg.Authority))
+	l.add(csr.Cleaner(l.as(csr.Name)))
 	l.add(ttl.New(l.as(ttl.Name)))
 	l.add(apiendpoints.New(l.as(apiendpoints.Name), cfg.Controls))
 	return l.parts

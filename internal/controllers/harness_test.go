@@ -23,6 +23,7 @@ import (
 	"github.com/wherry-project/wherry/internal/controllers"
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/kinds"
+	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/store"
 	"github.com/wherry-project/wherry/internal/testkit"
 )
@@ -37,6 +38,7 @@ type cluster struct {
 	store *store.Local
 	api   *apiserver.Server
 	admin *apiserver.Direct
+	ca    *pki.Authority
 
 	mu   sync.Mutex
 	seen map[string]time.Time
@@ -59,11 +61,15 @@ func newCluster(t testing.TB, more func(*controllers.Config)) *cluster {
 	c := &cluster{t: t, store: st, seen: map[string]time.Time{}, stuck: map[string]bool{}, sick: map[string]bool{}}
 	c.api = apiserver.New(apiserver.Config{Store: st, Codec: codec, Alloc: al})
 	c.admin = c.api.As(api.User{Name: "kubernetes-admin", Groups: []string{authz.Masters}})
+	var err error
+	if c.ca, err = pki.NewAuthority("test", time.Now()); err != nil {
+		t.Fatal(err)
+	}
 	if err := bootstrap.Write(t.Context(), st, bootstrap.Config{Kinds: codec.Kinds(), Alloc: al, DNS: netip.MustParseAddr("10.96.0.10"), APIPort: 6443, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	cfg := controllers.Config{
-		Source: st, API: c.api, LastSeen: c.lastSeen, CA: "the certificate", Host: "test", Log: slog.New(slog.DiscardHandler),
+		Source: st, API: c.api, LastSeen: c.lastSeen, CA: "the certificate", Authority: func(*store.Snapshot) (*pki.Authority, error) { return c.ca, nil }, Host: "test", Log: slog.New(slog.DiscardHandler),
 		Controls: func(context.Context) []netip.AddrPort {
 			return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:6443")}
 		},

@@ -24,6 +24,11 @@ const (
 	nodePrefix   = "system:node:"
 )
 
+// ReservedGroups are the groups whose members have their rights by the group
+// alone. No certificate of them is made on anybody's request: nodes and members
+// join with tokens, and administrators are made by who holds the CA.
+func ReservedGroups() []string { return []string{MastersGroup, NodesGroup, MembersGroup} }
+
 // Role is what a certificate makes of its holder.
 type Role string
 

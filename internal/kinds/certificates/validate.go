@@ -63,14 +63,17 @@ func validateRequest(r *certificatesv1.CertificateSigningRequest) field.ErrorLis
 	return append(errs, validateConditions(r.Status.Conditions)...)
 }
 
-// parse checks that a request is one in PEM.
+// parse checks that a request is one in PEM, and signed by the key it holds.
 func parse(text []byte) error {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" {
 		return errors.New("PEM block type must be CERTIFICATE REQUEST")
 	}
-	_, err := x509.ParseCertificateRequest(block.Bytes)
-	return err
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return err
+	}
+	return request.CheckSignature()
 }
 
 func validateSigner(name string, at *field.Path) field.ErrorList {
