@@ -13,8 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 const chaosYAML = `
@@ -63,7 +61,7 @@ func TestChaos(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	ns := namespace(t)
 	apply(t, ns, chaosYAML+podYAML("near", "n1", helloImage, "args: [sleep]")+podYAML("far", "n2", helloImage, "args: [sleep]"))
-	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=60s")
+	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=120s")
 	w := startWriter(t, ns)
 	replicas := 4
 	for until := time.Now().Add(length); time.Now().Before(until); {
@@ -95,18 +93,17 @@ func TestChaos(t *testing.T) {
 	w.end()
 	t.Logf("%d writes acknowledged, %d not, longest pause %v", len(w.acked), len(w.errs), w.worst.Round(time.Millisecond))
 	w.check(t)
-	if got := wherry(t, "-n", ns, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); got != strconv.Itoa(replicas) {
+	if got := says(t, "", "-n", ns, "get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); got != strconv.Itoa(replicas) {
 		t.Logf("the last acknowledged scale was to %d, and it is %s: one without an answer was done", replicas, got)
 		replicas, _ = strconv.Atoi(got)
 	}
-	wherry(t, "-n", ns, "scale", "deployment", "web", "--replicas=4")
-	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=90s")
+	says(t, "scaled", "-n", ns, "scale", "deployment", "web", "--replicas=4")
+	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=120s")
 	awaitReady(t, ns, "near", "far")
 	settled(t, ns, 4)
+	// The nodes' rules follow the endpoints: then all of them answer.
 	for _, client := range []string{"near", "far"} {
-		for range 8 {
-			wherry(t, "-n", ns, "exec", client, "--", "/hello", "fetch", "http://web/hostname", "2s")
-		}
+		answersAlways(t, ns, client, 8, "http://web/hostname", func(string) bool { return true })
 	}
 }
 
@@ -146,7 +143,7 @@ func kubectlSoon(args ...string) (string, error) {
 }
 
 func mendSoon() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	return mend(ctx)
 }
@@ -154,7 +151,7 @@ func mendSoon() error {
 // settled waits until what runs on the nodes is exactly what the API says.
 func settled(t *testing.T, ns string, replicas int) {
 	t.Helper()
-	testkit.Eventually(t, 60*time.Second, func() error {
+	eventually(t, func() error {
 		pods, err := kube(t, "").CoreV1().Pods("").List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -211,10 +208,28 @@ func onlyThese(t *testing.T, node string, pods int) error {
 	return nil
 }
 
+// answersAlways waits until a page, fetched some times in a row from a pod, is
+// good each time. A fetch has two seconds: it may not meet a pod that is gone.
+func answersAlways(t *testing.T, ns, client string, times int, url string, good func(page string) bool) {
+	t.Helper()
+	eventually(t, func() error {
+		for n := range times {
+			page, err := tryWherry(t, "", "-n", ns, "exec", client, "--", "/hello", "fetch", url, "2s")
+			if err != nil || !good(page) {
+				return fmt.Errorf("fetch %d of %s from %s: %q, %w", n, url, client, page, err)
+			}
+		}
+		return nil
+	})
+}
+
 func awaitEndpointCount(t *testing.T, ns, service string, want int) {
 	t.Helper()
-	testkit.Eventually(t, 20*time.Second, func() error {
-		out := wherry(t, "-n", ns, "get", "endpointslices", "-l", "kubernetes.io/service-name="+service, "-o", `jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].targetRef.name}`)
+	eventually(t, func() error {
+		out, err := tryWherry(t, "", "-n", ns, "get", "endpointslices", "-l", "kubernetes.io/service-name="+service, "-o", `jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].targetRef.name}`)
+		if err != nil {
+			return err
+		}
 		if got := len(strings.Fields(out)); got != want {
 			return fmt.Errorf("%d endpoints are ready, want %d: %s", got, want, out)
 		}

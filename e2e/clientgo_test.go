@@ -37,7 +37,6 @@ import (
 	watchtools "k8s.io/client-go/tools/watch"
 
 	"github.com/wherry-project/wherry/internal/testbed"
-	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 const (
@@ -59,7 +58,14 @@ type cutter struct {
 // cutBody is the stream of a watch that can be ended as if the server had.
 type cutBody struct {
 	io.ReadCloser
-	cut atomic.Bool
+	cut  atomic.Bool
+	gone func(*cutBody)
+}
+
+// Close implements io.Closer.
+func (b *cutBody) Close() error {
+	b.gone(b)
+	return b.ReadCloser.Close()
 }
 
 // Read implements io.Reader.
@@ -102,9 +108,28 @@ func (c *cutter) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b := &cutBody{ReadCloser: resp.Body}
-	c.bodies[b], resp.Body = true, b
+	b := &cutBody{ReadCloser: resp.Body, gone: c.forget}
+	if c.gate != nil { // it began while all were cut
+		b.cut.Store(true)
+		_ = resp.Body.Close()
+	} else {
+		c.bodies[b] = true
+	}
+	resp.Body = b
 	return resp, nil
+}
+
+func (c *cutter) forget(b *cutBody) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.bodies, b)
+}
+
+// watching reports whether a watch goes on.
+func (c *cutter) watching() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.bodies) > 0
 }
 
 // cut ends all watches and holds back new ones, until resume.
@@ -114,7 +139,7 @@ func (c *cutter) cut() {
 	c.gate = make(chan struct{})
 	for b := range c.bodies {
 		b.cut.Store(true)
-		_ = b.Close() // it may have ended
+		_ = b.ReadCloser.Close() // it may have ended
 	}
 	clear(c.bodies)
 }
@@ -220,7 +245,7 @@ func inform(t *testing.T, ns, media string, plain bool) *seen {
 	done := make(chan struct{})
 	go func() { defer close(done); s.informer.RunWithContext(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	testkit.Eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if !s.informer.HasSynced() {
 			return errors.New("the informer is not in sync")
 		}
@@ -343,7 +368,7 @@ func TestClientGoInformers(t *testing.T) {
 	}
 	reach := func(n int64) {
 		t.Helper()
-		testkit.Eventually(t, time.Minute, func() error {
+		eventually(t, func() error {
 			if got := b.count.Load(); got < n {
 				return fmt.Errorf("%d writes, want %d", got, n)
 			}
@@ -360,6 +385,12 @@ func TestClientGoInformers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range all {
+		eventually(t, func() error { // what is cut off must have seen something
+			if !s.cut.watching() {
+				return fmt.Errorf("%s does not watch", s.name)
+			}
+			return nil
+		})
 		s.cut.cut()
 	}
 	forget(t, k, ns)
@@ -372,7 +403,7 @@ func TestClientGoInformers(t *testing.T) {
 	for _, s := range all {
 		s.check(t, k, ns)
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		got, _ := told()
 		for n, name := range b.acked {
 			if got[n] != 1 {
@@ -395,14 +426,19 @@ func forget(t *testing.T, k *kubernetes.Clientset, ns string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.CoreV1().ConfigMaps(ns).Create(t.Context(), big, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, func() error { // the leader may change meanwhile
+		_, err := k.CoreV1().ConfigMaps(ns).Create(t.Context(), big, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			err = nil
+		}
+		return err
+	})
 	for i := range 400 {
 		big.Data = map[string]string{"k": strings.Repeat(strconv.Itoa(i%10), 900<<10)}
-		if _, err := k.CoreV1().ConfigMaps(ns).Update(t.Context(), big, metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+		eventually(t, func() error {
+			_, err := k.CoreV1().ConfigMaps(ns).Update(t.Context(), big, metav1.UpdateOptions{})
+			return err
+		})
 		if i%10 != 9 {
 			continue
 		}
@@ -417,7 +453,7 @@ func forget(t *testing.T, k *kubernetes.Clientset, ns string) {
 // check compares the cache with what is stored.
 func (s *seen) check(t *testing.T, k *kubernetes.Clientset, ns string) {
 	t.Helper()
-	testkit.Eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		list, err := k.CoreV1().ConfigMaps(ns).List(t.Context(), metav1.ListOptions{})
 		if err != nil {
 			return err
@@ -471,7 +507,7 @@ func TestClientGoElection(t *testing.T) {
 			if got != want {
 				t.Errorf("%s leads, want %s", got, want)
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * patience):
 			t.Fatalf("%s does not lead", want)
 		}
 	}
@@ -542,7 +578,7 @@ func TestClientGoDynamic(t *testing.T) {
 	}
 	await := func(labels int) {
 		t.Helper()
-		testkit.Eventually(t, 20*time.Second, func() error {
+		eventually(t, func() error {
 			for _, o := range informer.GetStore().List() {
 				if p, ok := o.(*metav1.PartialObjectMetadata); ok && p.Name == "web" && len(p.Labels) == labels && p.UID == made.GetUID() {
 					return nil
@@ -555,7 +591,7 @@ func TestClientGoDynamic(t *testing.T) {
 	if err := c.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "a=b"}); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if n := len(informer.GetStore().List()); n > 0 {
 			return fmt.Errorf("%d deployments in the cache", n)
 		}

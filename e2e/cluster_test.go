@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ import (
 func breaks(t testing.TB) {
 	t.Helper()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 		defer cancel()
 		if err := mend(ctx); err != nil {
 			t.Errorf("mend the testbed: %v", err)
@@ -125,7 +126,7 @@ func awaitPod(t testing.TB, namespace, name string, timeout time.Duration, ok fu
 func awaitReady(t testing.TB, namespace string, names ...string) {
 	t.Helper()
 	for _, n := range names {
-		awaitPod(t, namespace, n, 30*time.Second, func(p *corev1.Pod) error {
+		awaitPod(t, namespace, n, 2*patience, func(p *corev1.Pod) error {
 			if c := condition(p, corev1.PodReady); c.Status != corev1.ConditionTrue {
 				return fmt.Errorf("pod %s is %s, not Ready: %s %s; %+v", n, p.Status.Phase, c.Reason, c.Message, p.Status.ContainerStatuses)
 			}
@@ -173,14 +174,16 @@ func processes(t testing.TB, host, text string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := map[string]string{}
+	found, parents := map[string]string{}, map[string]string{}
 	for line := range strings.Lines(out) {
 		f := strings.SplitN(strings.TrimSpace(line), "|", 3)
 		if len(f) == 3 && strings.Contains(f[2], text) && !strings.Contains(f[2], "/proc/[0-9]") {
 			if stat := strings.Fields(f[1]); len(stat) > 19 {
-				found[f[0]] = stat[19]
+				found[f[0]], parents[f[0]] = stat[19], stat[1]
 			}
 		}
 	}
+	// Between its fork and its exec a child has its parent's command line.
+	maps.DeleteFunc(found, func(pid, _ string) bool { _, child := parents[parents[pid]]; return child })
 	return found
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -32,7 +33,7 @@ func wherry(t testing.TB, args ...string) string {
 // then a *testbed.ExitError.
 func tryWherry(t testing.TB, stdin string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	return on(ctx, testbed.Client, stdin, append([]string{"wherry"}, args...)...)
 }
@@ -68,6 +69,28 @@ func checkRefused(t testing.TB, out string, err error, says ...string) {
 	}
 }
 
+// patience is for a busy machine, and for a leader that it may lose meanwhile.
+const patience = time.Minute
+
+// eventually waits for a condition.
+func eventually(t testing.TB, ok func() error) {
+	t.Helper()
+	testkit.Eventually(t, patience, ok)
+}
+
+// says waits until a command succeeds and prints this text: for what a
+// controller or a node does after the command that caused it has ended.
+func says(t testing.TB, want string, args ...string) (out string) {
+	t.Helper()
+	eventually(t, func() (err error) {
+		if out, err = tryWherry(t, "", args...); err == nil && !strings.Contains(out, want) {
+			err = fmt.Errorf("it says\n%s\nwithout %q", out, want)
+		}
+		return err
+	})
+	return out
+}
+
 // background runs a wherry command on the client host until stop is called or
 // the test ends. What it has printed so far can be asked for meanwhile.
 type background struct {
@@ -90,7 +113,7 @@ func start(t testing.TB, args ...string) *background {
 // prints waits until the command has printed something.
 func (b *background) prints(t testing.TB, want string) {
 	t.Helper()
-	testkit.Eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		if got := b.out.String(); !strings.Contains(got, want) {
 			return errors.New("it has printed\n" + got + "\nwithout " + want)
 		}
@@ -132,14 +155,23 @@ func namespace(t testing.TB) string {
 	t.Helper()
 	name := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(t.Name()), "-"), "-")
 	wherry(t, "create", "namespace", name)
+	// What a controller puts into it may not come between other objects.
+	eventually(t, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if out, err := on(ctx, testbed.Client, "", "wherry", "-n", name, "get", "serviceaccount/default", "configmap/kube-root-ca.crt"); err != nil {
+			return fmt.Errorf("%w %s", err, out)
+		}
+		return nil
+	})
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if t.Failed() {
 			out, err := suite.Exec(ctx, testbed.Client, "wherry", "-n", name, "get", "pods,deployments,replicasets,services,endpointslices,events", "-o", "wide")
 			t.Logf("namespace %s: %v\n%s", name, err, out)
 		}
-		if out, err := suite.Exec(ctx, testbed.Client, "wherry", "delete", "namespace", name, "--timeout=50s"); err != nil {
+		if out, err := suite.Exec(ctx, testbed.Client, "wherry", "delete", "namespace", name, "--timeout=100s"); err != nil {
 			t.Errorf("delete namespace %s: %v\n%s", name, err, out)
 		}
 	})
@@ -184,10 +216,10 @@ func members(ctx context.Context) ([]member, error) {
 // leader returns the name of the control that leads.
 func leader(t testing.TB) (name string) {
 	t.Helper()
-	testkit.Eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		all, err := members(t.Context())
 		for _, m := range all {
-			if m.Leader {
+			if m.Leader && m.Name != "" {
 				name = m.Name
 				return nil
 			}

@@ -13,12 +13,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/wherry-project/wherry/internal/testbed"
 	"github.com/wherry-project/wherry/internal/testimage"
-	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // keeper is two pods that hold a secret, in their environment and as a file.
@@ -62,7 +62,7 @@ func newDisaster(t *testing.T) *disaster {
 		Progress:      func(string) {},
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience)
 		defer cancel()
 		if err := testbed.Down(ctx, o.Dir, o.Name); err != nil {
 			t.Error(err)
@@ -102,12 +102,31 @@ func (d *disaster) connect() {
 // on runs a command in a host; it must succeed.
 func (d *disaster) on(host, stdin string, argv ...string) string {
 	d.Helper()
+	out, err := d.try(host, stdin, argv...)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return out
+}
+
+func (d *disaster) try(host, stdin string, argv ...string) (string, error) {
 	var out, errs strings.Builder
 	err := d.bed.Run(d.Context(), host, testbed.Command{Argv: argv, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs})
 	if err != nil {
-		d.Fatalf("%v on %s: %v\n%s%s", argv, host, err, out.String(), errs.String())
+		err = fmt.Errorf("%v on %s: %w\n%s%s", argv, host, err, out.String(), errs.String())
 	}
-	return out.String()
+	return out.String(), err
+}
+
+// soon runs a command in a host until it succeeds, as it does when the
+// cluster has a leader.
+func (d *disaster) soon(host, stdin string, argv ...string) (out string) {
+	d.Helper()
+	eventually(d, func() (err error) {
+		out, err = d.try(host, stdin, argv...)
+		return err
+	})
+	return out
 }
 
 // lose kills a control and takes its disk.
@@ -131,13 +150,16 @@ func (d *disaster) start(host string) {
 // rejoin lets lost controls join anew.
 func (d *disaster) rejoin(at string, hosts ...string) {
 	d.Helper()
-	token := d.on(testbed.Client, "", "wherry", "cluster", "token", "create", "--role", "control")
+	token := d.soon(testbed.Client, "", "wherry", "cluster", "token", "create", "--role", "control")
 	for _, h := range hosts {
 		d.on(h, token, "sh", "-c", "umask 077; cat >/run/token; controld join "+at+":7443 --token-file /run/token")
 		d.start(h)
 	}
-	testkit.Eventually(d, 30*time.Second, func() error {
-		out := d.on(testbed.Client, "", "wherry", "cluster", "members")
+	eventually(d, func() error {
+		out, err := d.try(testbed.Client, "", "wherry", "cluster", "members")
+		if err != nil {
+			return err
+		}
 		if n := strings.Count(out, "Ready") - strings.Count(out, "NotReady"); n != len(controls) {
 			return fmt.Errorf("%d of %d members are Ready:\n%s", n, len(controls), out)
 		}
@@ -150,7 +172,7 @@ func (d *disaster) rejoin(at string, hosts ...string) {
 func (d *disaster) pods() map[string]string {
 	d.Helper()
 	var found map[string]string
-	testkit.Eventually(d, 30*time.Second, func() error {
+	eventually(d, func() error {
 		ctx, cancel := context.WithTimeout(d.Context(), 5*time.Second)
 		defer cancel()
 		list, err := d.kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=keeper"})
@@ -176,7 +198,7 @@ func (d *disaster) pods() map[string]string {
 func (d *disaster) words(pod string) {
 	d.Helper()
 	const want = "hidden-word-of-the-pods"
-	testkit.Eventually(d, 30*time.Second, func() error {
+	eventually(d, func() error {
 		var out strings.Builder
 		err := d.bed.Run(d.Context(), testbed.Client, testbed.Command{
 			Argv: []string{"wherry", "exec", pod, "--", "sh", "-c", "echo $WORD; cat /kept/word"}, Stdout: &out, Stderr: &out,
@@ -186,10 +208,15 @@ func (d *disaster) words(pod string) {
 		}
 		return nil
 	})
-	s, err := d.kube.CoreV1().Secrets("default").Get(d.Context(), "kept", metav1.GetOptions{})
-	if err != nil || string(s.Data["word"]) != want {
-		d.Errorf("the secret reads %q, %v", s.Data["word"], err)
-	}
+	eventually(d, func() error {
+		ctx, cancel := context.WithTimeout(d.Context(), 5*time.Second)
+		defer cancel()
+		s, err := d.kube.CoreV1().Secrets("default").Get(ctx, "kept", metav1.GetOptions{})
+		if err == nil && string(s.Data["word"]) != want {
+			d.Fatalf("the secret reads %q", s.Data["word"])
+		}
+		return err
+	})
 }
 
 // hidden looks for the secret on the controls' disks.
@@ -205,10 +232,13 @@ func (d *disaster) hidden() {
 // written makes a ConfigMap, as soon as that can be done.
 func (d *disaster) written(name string) {
 	d.Helper()
-	testkit.Eventually(d, time.Minute, func() error {
+	eventually(d, func() error {
 		ctx, cancel := context.WithTimeout(d.Context(), 5*time.Second)
 		defer cancel()
 		_, err := d.kube.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) { // by a try whose answer did not come
+			err = nil
+		}
 		return err
 	})
 }
@@ -226,7 +256,7 @@ func (d *disaster) ahead() {
 // backedUp waits until a scheduled backup was made and restored on trial.
 func (d *disaster) backedUp() {
 	d.Helper()
-	testkit.Eventually(d, 30*time.Second, func() error {
+	eventually(d, func() error {
 		ctx, cancel := context.WithTimeout(d.Context(), 5*time.Second)
 		defer cancel()
 		m, err := d.kube.CoreV1().ConfigMaps("kube-system").Get(ctx, "cluster-backup", metav1.GetOptions{})
@@ -248,7 +278,7 @@ func TestDisaster(t *testing.T) {
 	for _, c := range controls {
 		d.on(c, "a passphrase\n", "sh", "-c", "umask 077; cat >/etc/wherry/passphrase")
 	}
-	d.on(testbed.Client, keeper, "wherry", "apply", "-f", "-")
+	d.soon(testbed.Client, keeper, "wherry", "apply", "-f", "-")
 	before := d.pods()
 	pod := slices.Sorted(maps.Keys(before))[0]
 	d.words(pod)
@@ -281,7 +311,7 @@ func TestDisaster(t *testing.T) {
 	same()
 	d.hidden()
 
-	d.on(testbed.Client, "a passphrase\n", "wherry", "cluster", "backup", "/root/.kube/backup", "--passphrase-file", "-")
+	d.soon(testbed.Client, "a passphrase\n", "wherry", "cluster", "backup", "/root/.kube/backup", "--passphrase-file", "-")
 	b, err := d.bed.ReadFile(testbed.Client, "/etc/wherry/kube/backup")
 	if err != nil {
 		t.Fatal(err)
@@ -299,17 +329,25 @@ func TestDisaster(t *testing.T) {
 	d.start("c1")
 	d.written("after-restore")
 	t.Logf("all lost: the next write came after %v", time.Since(began).Round(time.Millisecond))
-	if _, err := d.kube.CoreV1().ConfigMaps("default").Get(t.Context(), "after-recovery", metav1.GetOptions{}); err != nil {
-		t.Errorf("what was written before the backup: %v", err)
-	}
+	eventually(t, func() error {
+		_, err := d.kube.CoreV1().ConfigMaps("default").Get(t.Context(), "after-recovery", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			t.Fatalf("what was written before the backup: %v", err)
+		}
+		return err
+	})
 	same()
 	d.rejoin("c1", "c2", "c3")
 	same()
 	// The nodes hear of what is new: a pod goes, and another comes.
-	if err := d.kube.CoreV1().Pods("default").Delete(t.Context(), pod, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	testkit.Eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
+		err := d.kube.CoreV1().Pods("default").Delete(t.Context(), pod, metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			err = nil
+		}
+		return err
+	})
+	eventually(t, func() error {
 		if now := d.pods(); now[pod] != "" {
 			return errors.New("the pod that was deleted is there")
 		}

@@ -21,16 +21,16 @@ func TestHello(t *testing.T) {
 	}
 	apply(t, "demo", string(manifests))
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 		defer cancel()
-		if out, err := on(ctx, testbed.Client, "", "wherry", "delete", "namespace", "demo", "--timeout=60s"); err != nil {
+		if out, err := on(ctx, testbed.Client, "", "wherry", "delete", "namespace", "demo", "--timeout=120s"); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	wherry(t, "-n", "demo", "rollout", "status", "deployment", "hello", "--timeout=60s")
-	wherry(t, "-n", "demo", "wait", "--for=condition=Ready", "pod", "client", "--timeout=60s")
-	if got := strings.Fields(wherry(t, "-n", "demo", "exec", "client", "--", "/hello", "lookup", "hello.demo.svc.cluster.local")); len(got) != 1 ||
-		got[0] != wherry(t, "-n", "demo", "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}") {
+	wherry(t, "-n", "demo", "rollout", "status", "deployment", "hello", "--timeout=120s")
+	wherry(t, "-n", "demo", "wait", "--for=condition=Ready", "pod", "client", "--timeout=120s")
+	ip := wherry(t, "-n", "demo", "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}")
+	if got := strings.Fields(says(t, ip, "-n", "demo", "exec", "client", "--", "/hello", "lookup", "hello.demo.svc.cluster.local")); len(got) != 1 {
 		t.Errorf("the name is %v", got)
 	}
 	checkPage(t)
@@ -43,9 +43,9 @@ func TestHello(t *testing.T) {
 	if survivor == was {
 		survivor = controls[1]
 	}
-	wherry(t, "--server", "https://"+survivor+":6443", "-n", "demo", "scale", "deployment", "hello", "--replicas=5")
+	says(t, "scaled", "--server", "https://"+survivor+":6443", "-n", "demo", "scale", "deployment", "hello", "--replicas=5")
 	t.Logf("scaled through %s %v after %s was killed", survivor, time.Since(begun).Round(time.Millisecond), was)
-	wherry(t, "-n", "demo", "rollout", "status", "deployment", "hello", "--timeout=60s")
+	wherry(t, "-n", "demo", "rollout", "status", "deployment", "hello", "--timeout=120s")
 	if got := wherry(t, "-n", "demo", "get", "deployment", "hello", "-o", "jsonpath={.status.readyReplicas}"); got != "5" {
 		t.Errorf("%s ready replicas, want 5", got)
 	}
@@ -70,7 +70,7 @@ func checkPage(t *testing.T) {
 	}
 	answered := map[string]bool{}
 	for range 40 {
-		page := wherry(t, "-n", "demo", "exec", "client", "--", "/hello", "fetch", "http://hello.demo.svc.cluster.local/")
+		page := wherry(t, "-n", "demo", "exec", "client", "--", "/hello", "fetch", "http://hello.demo.svc.cluster.local/", "30s")
 		first, rest, _ := strings.Cut(page, "\n")
 		node := where[strings.TrimPrefix(first, "hello from ")]
 		if node == "" || strings.TrimSpace(rest) != "This page is served by Wherry." {

@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wherry-project/wherry/internal/testbed"
-	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // TestBadInput sends what cannot be: the answer is a Status that says why and
@@ -138,7 +137,7 @@ func TestImageThatIsNotThere(t *testing.T) {
 	ns := namespace(t)
 	apply(t, ns, podYAML("none", "n1", registryHost+"/nothing:here"))
 	seen := map[string]string{}
-	p := awaitPod(t, ns, "none", 40*time.Second, func(p *corev1.Pod) error {
+	p := awaitPod(t, ns, "none", 3*patience, func(p *corev1.Pod) error {
 		w := status(p).State.Waiting
 		if w == nil {
 			return fmt.Errorf("it is not waiting: %+v", status(p))
@@ -160,8 +159,11 @@ func TestImageThatIsNotThere(t *testing.T) {
 	if p.Status.Phase != corev1.PodPending {
 		t.Errorf("the pod is %s", p.Status.Phase)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
-		events := wherry(t, "-n", ns, "get", "events")
+	eventually(t, func() error {
+		events, err := tryWherry(t, "", "-n", ns, "get", "events")
+		if err != nil {
+			return err
+		}
 		for _, want := range []string{"Pulling", "Failed to pull image", "Back-off pulling image"} {
 			if !strings.Contains(events, want) {
 				return fmt.Errorf("no event says %q:\n%s", want, events)
@@ -176,7 +178,7 @@ func TestImageThatComesLater(t *testing.T) {
 	ns := namespace(t)
 	name := "late-" + fmt.Sprint(time.Now().UnixNano())
 	apply(t, ns, podYAML("late", "n2", registryHost+"/"+name+":1"))
-	awaitPod(t, ns, "late", 30*time.Second, func(p *corev1.Pod) error {
+	awaitPod(t, ns, "late", patience, func(p *corev1.Pod) error {
 		if w := status(p).State.Waiting; w == nil || !strings.Contains(w.Reason, "Image") {
 			return fmt.Errorf("%+v", status(p))
 		}
@@ -185,7 +187,12 @@ func TestImageThatComesLater(t *testing.T) {
 	if err := suite.registry.Push(name+":1", suite.hello); err != nil {
 		t.Fatal(err)
 	}
-	awaitReady(t, ns, "late")
+	awaitPod(t, ns, "late", 6*patience, func(p *corev1.Pod) error { // the back-off may have grown to minutes
+		if c := condition(p, corev1.PodReady); c.Status != corev1.ConditionTrue {
+			return fmt.Errorf("%+v", status(p))
+		}
+		return nil
+	})
 }
 
 // TestCommandThatIsNotThere shows the runtime's words.
@@ -193,7 +200,7 @@ func TestCommandThatIsNotThere(t *testing.T) {
 	ns := namespace(t)
 	apply(t, ns, podYAML("none", "n1", helloImage, "command: [/no/such/command]", "spec.restartPolicy: Never")+
 		podYAML("again", "n1", helloImage, "command: [none]"))
-	p := awaitPod(t, ns, "none", 30*time.Second, func(p *corev1.Pod) error {
+	p := awaitPod(t, ns, "none", patience, func(p *corev1.Pod) error {
 		if p.Status.Phase != corev1.PodFailed {
 			return fmt.Errorf("it is %s: %+v", p.Status.Phase, status(p))
 		}
@@ -202,7 +209,7 @@ func TestCommandThatIsNotThere(t *testing.T) {
 	if s := status(p).State.Terminated; s == nil || s.Reason != "StartError" || s.ExitCode != 128 || !strings.Contains(s.Message, `"/no/such/command": stat /no/such/command: no such file or directory`) {
 		t.Errorf("%+v", s)
 	}
-	awaitPod(t, ns, "again", 30*time.Second, func(p *corev1.Pod) error {
+	awaitPod(t, ns, "again", 2*patience, func(p *corev1.Pod) error {
 		w, last := status(p).State.Waiting, status(p).LastTerminationState.Terminated
 		if w == nil || w.Reason != "CrashLoopBackOff" || last == nil || last.Reason != "StartError" || !strings.Contains(last.Message, `executable file not found in $PATH`) {
 			return fmt.Errorf("%+v", status(p))
@@ -234,7 +241,7 @@ func TestJoinRefused(t *testing.T) {
 					t.Fatal(err)
 				}
 				daemon := map[string]string{"node": "noded", "control": "controld"}[role]
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 				defer cancel()
 				out, err := on(ctx, testbed.Client, "", daemon, "join", "c1:7443", "--token-file", "/run/token",
 					"--name", "stranger", "--advertise-address", "10.99.0.2", "--data-dir", "/run/stranger", "--config", "/run/stranger.yaml")

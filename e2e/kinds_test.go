@@ -40,7 +40,7 @@ func TestKindsThatAreServed(t *testing.T) {
 			t.Errorf("api-resources does not show %s", w)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	script := strings.Builder{}
 	for _, e := range explained {
@@ -116,7 +116,7 @@ func TestApprovalOfCertificates(t *testing.T) {
 // cleanUp runs wherry after a test.
 func cleanUp(t *testing.T, stdin string, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	if out, err := on(ctx, testbed.Client, stdin, append([]string{"wherry"}, args...)...); err != nil {
 		t.Errorf("%v\n%s", err, out)

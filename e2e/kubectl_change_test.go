@@ -86,13 +86,13 @@ func removes(k *typist) {
 	k.has("pods.yaml", sleeper("now", "a: b", "true")+sleeper("force", "a: b", "true")+sleeper("wait", "a: b", "true"))
 	k.has("d.yaml", deployment("keep", 1)+deployment("front", 1))
 	k.does("$K apply -f pods.yaml -f d.yaml", "created")
-	k.does("$K wait --for=condition=Ready pod -l a=b --timeout=60s", "condition met")
+	k.does("$K wait --for=condition=Ready pod -l a=b --timeout=120s", "condition met")
 	k.does("$K delete pod now --now", `pod "now" deleted`)
 	k.does("$K delete pod force --grace-period=0 --force", "Immediate deletion does not wait", `pod "force" force deleted`)
-	k.does("($K wait --for=delete pod/wait --timeout=60s & sleep 2; $K delete pod wait --grace-period=1; wait)", `pod "wait" deleted`, "pod/wait condition met")
-	k.does("$K rollout status deploy/keep --timeout=60s && $K rollout status deploy/front --timeout=60s", "rolled out")
+	k.does("$K -v=6 wait --for=delete pod/wait --timeout=120s > waits 2>&1 & p=$!; until grep -q 'watch=true' waits; do sleep .1; done; $K delete pod wait --grace-period=1; wait $p; cat waits", `pod "wait" deleted`, "pod/wait condition met")
+	k.does("$K rollout status deploy/keep --timeout=120s && $K rollout status deploy/front --timeout=120s", "rolled out")
 	k.does("$K delete deploy keep --cascade=orphan && $K get rs -l app=keep -o name && $K delete rs -l app=keep", "replicaset.apps/keep-")
-	k.does("$K delete deploy front --cascade=foreground --timeout=60s && $K get rs,pods -l app=front", `"front" deleted`, "No resources found")
+	k.does("$K delete deploy front --cascade=foreground --timeout=120s && $K get rs,pods -l app=front", `"front" deleted`, "No resources found")
 	k.does("$K delete --raw /api/v1/namespaces/$N/configmaps/none; true", "not found")
 }
 
@@ -100,24 +100,24 @@ func removes(k *typist) {
 func rollouts(k *typist) {
 	k.has("d.yaml", deployment("d", 1))
 	k.does("$K apply -f d.yaml", "created")
-	k.does("$K rollout status deploy/d --timeout=60s", `deployment "d" successfully rolled out`)
+	k.does("$K rollout status deploy/d --timeout=120s", `deployment "d" successfully rolled out`)
 	k.does("$K annotate deploy d kubernetes.io/change-cause=first", "annotated")
-	k.does("$K set env deploy/d A=b && $K rollout status deploy d --timeout=60s", "rolled out")
-	k.does("$K rollout history deploy/d", "REVISION", "CHANGE-CAUSE", "1 ", "2 ")
+	k.does("$K set env deploy/d A=b && $K rollout status deploy d --timeout=120s", "rolled out")
+	k.until("$K rollout history deploy/d", "REVISION", "CHANGE-CAUSE", "1 ", "2 ")
 	k.does("$K rollout history deploy/d --revision=2", "A:", "b")
-	k.does("$K rollout undo deploy/d && $K rollout status deploy/d --timeout=60s && $K set env deploy/d --list", "deployment.apps/d rolled back", "!A=b")
+	k.does("$K rollout undo deploy/d && $K rollout status deploy/d --timeout=120s && $K set env deploy/d --list", "deployment.apps/d rolled back", "!A=b")
 	k.does("$K rollout undo deploy/d --to-revision=2 --dry-run=server", "rolled back (server dry run)")
 	k.fails(1, "$K rollout undo deploy/d --to-revision=77", "unable to find specified revision 77")
 	k.does("$K rollout pause deploy/d && $K get deploy d -o jsonpath={.spec.paused}", "deployment.apps/d paused", "true")
 	k.fails(1, "$K rollout undo deploy/d", "cannot rollback a paused deployment")
 	k.does("$K rollout resume deploy/d", "deployment.apps/d resumed")
-	k.does("$K rollout restart deploy/d && $K rollout status deploy/d --timeout=60s", "deployment.apps/d restarted", "rolled out")
-	k.does("$K wait --for=condition=Available deploy/d && $K wait --for=jsonpath='{.status.readyReplicas}'=1 deploy/d --timeout=60s", "condition met")
+	k.does("$K rollout restart deploy/d && $K rollout status deploy/d --timeout=120s", "deployment.apps/d restarted", "rolled out")
+	k.does("$K wait --for=condition=Available deploy/d && $K wait --for=jsonpath='{.status.readyReplicas}'=1 deploy/d --timeout=120s", "condition met")
 	k.fails(1, "$K wait --for=condition=Never deploy/d --timeout=1s", "timed out waiting for the condition")
-	k.does("($K wait --for=create cm/late --timeout=60s & sleep 1; $K create cm late; wait)", "configmap/late condition met")
+	k.does("($K wait --for=create cm/late --timeout=120s & sleep 1; $K create cm late; wait)", "configmap/late condition met")
 	k.has("stuck.yaml", deployment("stuck", 1))
 	k.does("sed 's/replicas: 1/replicas: 1\\n  progressDeadlineSeconds: 2/; s|"+helloImage+"|example.test/none:1|' stuck.yaml | $K apply -f -", "created")
-	k.fails(1, "$K rollout status deploy/stuck --timeout=60s", "exceeded its progress deadline")
+	k.fails(1, "$K rollout status deploy/stuck --timeout=120s", "exceeded its progress deadline")
 }
 
 // tendsNodes cordons, taints and drains.
@@ -128,17 +128,17 @@ func tendsNodes(k *typist) {
 	k.does("$K label node n2 $N=yes && $K get nodes -l $N=yes -o name && $K label node n2 $N-", "node/n2 labeled", "node/n2")
 	k.has("d.yaml", deployment("d", 2)+"apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: d}\nspec: {minAvailable: 2, selector: {matchLabels: {app: d}}}\n")
 	k.has("bare.yaml", sleeper("bare", "app: d2", "true"))
-	k.does("$K apply -f d.yaml && $K rollout status deploy/d --timeout=60s", "rolled out")
-	k.does("sed 's/^spec:/spec:\\n  nodeName: n2/' bare.yaml | $K apply -f - && $K wait --for=condition=Ready pod/bare --timeout=60s", "condition met")
+	k.does("$K apply -f d.yaml && $K rollout status deploy/d --timeout=120s", "rolled out")
+	k.does("sed 's/^spec:/spec:\\n  nodeName: n2/' bare.yaml | $K apply -f - && $K wait --for=condition=Ready pod/bare --timeout=120s", "condition met")
 	k.fails(1, "$K drain n2 --pod-selector=app=d2; code=$?; $K uncordon n2; exit $code", "cannot delete", "use --force to override")
 	k.does("$K drain n2 --pod-selector=app=d2 --force --dry-run=server", "evicting pod "+k.ns+"/bare (server dry run)", "drained (server dry run)")
-	k.does("$K drain n2 --pod-selector=app=d2 --force --grace-period=1 --timeout=60s && $K uncordon n2", "pod/bare evicted", "node/n2 drained")
+	k.does("$K drain n2 --pod-selector=app=d2 --force --grace-period=1 --timeout=120s && $K uncordon n2", "pod/bare evicted", "node/n2 drained")
 	// A budget that is spent lets nobody go.
 	k.does(`$K patch pdb d --subresource=status --type=merge -p '{"status":{"observedGeneration":1,"disruptionsAllowed":0,"currentHealthy":2,"desiredHealthy":2,"expectedPods":2}}'`, "patched")
 	k.fails(1, "n=$($K get pods -l app=d -o jsonpath='{.items[0].spec.nodeName}'); $K drain $n --pod-selector=app=d --timeout=8s; code=$?; $K uncordon $n; exit $code",
 		"error when evicting pods", "Cannot evict pod as it would violate the pod's disruption budget.", "global timeout reached")
-	k.does("$K delete pdb d && n=$($K get pods -l app=d -o jsonpath='{.items[0].spec.nodeName}') && $K drain $n --pod-selector=app=d --timeout=60s; $K uncordon $n", "evicted", "drained")
-	k.does("$K rollout status deploy/d --timeout=60s", "rolled out")
+	k.does("$K delete pdb d && n=$($K get pods -l app=d -o jsonpath='{.items[0].spec.nodeName}') && $K drain $n --pod-selector=app=d --timeout=120s; $K uncordon $n", "evicted", "drained")
+	k.does("$K rollout status deploy/d --timeout=120s", "rolled out")
 }
 
 // certifies asks for a certificate and answers.

@@ -64,11 +64,11 @@ type typist struct {
 // code.
 func (k *typist) types(script string) (out string, code int) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(k.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(k.t.Context(), 5*time.Minute)
 	defer cancel()
 	head := fmt.Sprintf("N=%s; K='%s --server https://%s:6443 -n '$N; mkdir -p %s && cd %s || exit 99; exec 2>&1; ", k.ns, k.program, k.control, k.dir, k.dir)
 	// timeout ends all that the shell has started.
-	out, err := on(ctx, testbed.Client, "", "timeout", "-k", "1", "60", "bash", "-c", head+script)
+	out, err := on(ctx, testbed.Client, "", "timeout", "-k", "1", "240", "bash", "-c", head+script)
 	if exit := (*testbed.ExitError)(nil); errors.As(err, &exit) {
 		return out, exit.Code
 	}
@@ -115,12 +115,16 @@ func (k *typist) is(script, want string) {
 	}
 }
 
-// until repeats a script until it prints a text.
-func (k *typist) until(script, want string) {
+// until repeats a script until it succeeds and prints all these texts: for what
+// a controller or a node does a moment later.
+func (k *typist) until(script string, want ...string) {
 	k.t.Helper()
-	testkit.Eventually(k.t, time.Minute, func() error {
-		if out, _ := k.types(script); !strings.Contains(out, want) {
-			return fmt.Errorf("%s\nprints\n%s\nwithout %q", script, out, want)
+	testkit.Eventually(k.t, 2*patience, func() error {
+		out, code := k.types(script)
+		for _, w := range want {
+			if code != 0 || !strings.Contains(out, w) {
+				return fmt.Errorf("%s\nends with %d and prints\n%s\nwithout %q", script, code, out, w)
+			}
 		}
 		return nil
 	})
@@ -166,7 +170,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       containers:
-      - {name: main, image: %[3]s, ports: [{name: http, containerPort: 8080}]}
+      - {name: main, image: %[3]s, ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, timeoutSeconds: 10}}
 ---
 `, name, replicas, helloImage)
 }

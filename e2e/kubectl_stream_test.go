@@ -14,7 +14,9 @@ spec:
   - {name: b, image: `+busyboxImage+`, command: [sh, -c, "echo out; echo err >&2; [ -e /s/x ] && { trap exit TERM; sleep 3600 & wait; }; touch /s/x; exit 1"], volumeMounts: [{name: s, mountPath: /s}]}
   volumes: [{name: s, emptyDir: {}}]
 `)
-	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/two --timeout=60s", "condition met")
+	k.does("$K apply -f p.yaml && $K wait --for=jsonpath='{.status.containerStatuses[1].restartCount}'=1 pod/two --timeout=120s && $K wait --for=condition=Ready pod/two --timeout=120s", "condition met")
+	k.until("$K logs two -c a", "line 5") // Ready is not yet having said something
+	k.until("$K logs two -c b", "out", "err")
 	k.is("$K logs two -c a", "line 1\nline 2\nline 3\nline 4\nline 5")
 	k.does("$K logs two", `Defaulted container "a" out of: a, b, first (init)`, "line 5")
 	k.is("$K logs two -c first", "begun")
@@ -53,24 +55,24 @@ kind: Pod
 metadata: {name: cat}
 spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: `+busyboxImage+`, stdin: true, command: [sh, -c, 'while read l; do echo "heard $l"; done']}]}
 `)
-	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box pod/cat --timeout=60s", "condition met")
+	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box pod/cat --timeout=120s", "condition met")
 	k.both("$K exec box -- hostname", 0, "box")
 	k.both("$K exec box -- sh -c 'echo out; echo err >&2; exit 7'", 7, "out", "err", "command terminated with exit code 7")
 	k.both("$K exec box -- nothing", 1, "Internal error occurred: error executing command in container", `exec: "nothing": executable file not found in $PATH`)
 	k.both("echo to be read | $K exec -i box -- cat", 0, "to be read")
 	k.both("head -c 3000000 /dev/zero | $K exec -i box -- wc -c", 0, "3000000")
 	k.both("$K exec box -- head -c 3000000 /dev/zero | wc -c", 0, "3000000")
-	k.both("script -qec \"stty rows 33 cols 77; $K exec -it box -- sh -c 'sleep 1; stty size; tty; exit 3'\" /dev/null", 3, "33 77", "/dev/pts/")
+	k.both("script -qec \"stty rows 33 cols 77; $K exec -it box -- sh -c 'until stty size | grep -q 33; do sleep .1; done; stty size; tty; exit 3'\" /dev/null", 3, "33 77", "/dev/pts/")
 	k.does("$K exec deploy/none -- true; $K exec box -c other -- true; true", "not found", "container other is not valid for pod box")
 	// What a client leaves behind ends with it.
 	k.both("$K exec box -- sleep 4242 & p=$!; until $K exec box -- ps | grep -q 'sleep 4242'; do sleep .1; done; kill $p; for i in $(seq 100); do $K exec box -- ps | grep -q 'sleep 4242' || exit 0; sleep .2; done; exit 1", 0)
-	k.both("(echo you; sleep 1) | timeout 10 $K attach -i cat & sleep .5; until $K logs cat --tail=1 | grep 'heard you'; do sleep .1; done; kill $! 2>/dev/null; true", 0, "heard you")
+	k.both("(echo you; sleep 1) | timeout 200 $K attach -i cat & until $K logs cat --tail=1 | grep 'heard you'; do sleep .1; done; kill $! 2>/dev/null; true", 0, "heard you")
 }
 
 // copies takes files into a pod and out of it.
 func copies(k *typist) {
 	k.has("p.yaml", sleeper("box", "app: box", "true"))
-	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box --timeout=60s", "condition met")
+	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box --timeout=120s", "condition met")
 	k.does("mkdir -p d/e; head -c 2000000 /dev/urandom > d/e/big; echo small > d/small; $K cp d box:/tmp/d && rm -rf back && $K cp box:/tmp/d back && diff -r d back && echo same", "same")
 	k.both("$K cp d/small box:/tmp/one && $K exec box -- cat /tmp/one && $K cp $N/box:/tmp/one -c main copied && cat copied", 0, "small")
 	k.does("$K cp --retries=2 box:/tmp/d/e/big big && cmp big d/e/big && echo same", "same")
@@ -79,20 +81,20 @@ func copies(k *typist) {
 // forwards reaches ports of pods.
 func forwards(k *typist) {
 	k.has("web.yaml", deployment("web", 1)+"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}\n")
-	k.does("$K apply -f web.yaml && $K rollout status deploy/web --timeout=60s", "rolled out")
+	k.does("$K apply -f web.yaml && $K rollout status deploy/web --timeout=120s", "rolled out")
 	const get = ` p=$!; until port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' said) && [ "$port" ]; do sleep .1; done
 ask() { exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET /hostname HTTP/1.0\r\n\r\n' >&3; cat <&3; exec 3>&-; }
 `
 	k.both("rm -f said; touch said; $K port-forward deploy/web :8080 > said 2>&1 &"+get+"ask $port; ask $port; kill $p", 0, "200 OK", "\nweb-")
 	k.both("rm -f said; touch said; $K port-forward service/web :80 > said 2>&1 &"+get+"ask $port; kill $p", 0, "\nweb-")
 	// A port that nobody listens on.
-	k.both("rm -f said; touch said; $K port-forward $($K get pods -l app=web -o name) :9 > said 2>&1 &"+get+"ask $port; sleep .5; kill $p 2>/dev/null; cat said", 0, "forwarding port 9 to pod", "connection refused")
+	k.both("rm -f said; touch said; $K port-forward $($K get pods -l app=web -o name) :9 > said 2>&1 &"+get+"ask $port; until grep -q refused said; do sleep .1; done; kill $p 2>/dev/null; cat said", 0, "forwarding port 9 to pod", "connection refused")
 }
 
 // proxies reaches pods, services and nodes through the API.
 func proxies(k *typist) {
 	k.has("web.yaml", deployment("web", 1)+"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}\n")
-	k.does("$K apply -f web.yaml && $K rollout status deploy/web --timeout=60s", "rolled out")
+	k.does("$K apply -f web.yaml && $K rollout status deploy/web --timeout=120s", "rolled out")
 	k.until("$K get --raw /api/v1/namespaces/$N/services/web/proxy/hostname", "web-")
 	k.does("$K get --raw /api/v1/namespaces/$N/services/http:web:http/proxy/hostname", "web-")
 	k.does("$K get --raw /api/v1/namespaces/$N/services/web:80/proxy/hostname", "web-")
@@ -108,16 +110,16 @@ ask() { exec 3<>/dev/tcp/127.0.0.1/$port; printf 'GET %s HTTP/1.0\r\nHost: local
 `
 	k.does("rm -f said; touch said; $K proxy --port=0 > said 2>&1 &"+local+"ask /api/; ask /api/v1/namespaces/$N/services/web/proxy/hostname; ask /api/v1/namespaces/$N/services/web/proxy; kill $p",
 		`"versions"`, "\nweb-", "301 Moved Permanently", "/services/web/proxy/")
-	k.does("$K proxy --unix-socket=$PWD/sock > said 2>&1 & p=$!; until [ -S sock ]; do sleep .1; done; kill $p; cat said", "Starting to serve on")
+	k.does("$K proxy --unix-socket=$PWD/sock > said 2>&1 & p=$!; until [ -S sock ] && grep -q Starting said; do sleep .1; done; kill $p; cat said", "Starting to serve on")
 }
 
 // debugs looks into pods and nodes.
 func debugs(k *typist) {
 	k.has("p.yaml", sleeper("box", "app: box", "true"))
-	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box --timeout=60s", "condition met")
+	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box --timeout=120s", "condition met")
 	k.does("echo 'echo I see; ps; exit' | $K debug -i box --image="+busyboxImage+" --target=main -c look", "I see", "sleep 3600")
 	k.until("$K get pod box -o jsonpath='{.status.ephemeralContainerStatuses[0]}'", `"terminated"`)
-	k.does("$K debug box --image="+busyboxImage+" -c again -- sh -c 'echo hello from here; sleep 1' && until $K logs box -c again; do sleep .2; done", "hello from here")
+	k.does("$K debug box --image="+busyboxImage+" -c again -- sh -c 'echo hello from here; sleep 1' && until $K logs box -c again | grep 'hello from here'; do sleep .2; done", "hello from here")
 	k.does("$K get pod box -o jsonpath='{.spec.ephemeralContainers[*].name} {.status.containerStatuses[0].restartCount}'", "look again 0")
 	k.fails(1, "$K patch pod box --subresource=ephemeralcontainers -p '{\"spec\":{\"ephemeralContainers\":[{\"name\":\"look\",\"image\":\"other\"}]}}'", "may not be changed")
 	k.does("echo 'hostname; exit' | $K debug -i box --image="+busyboxImage+" --copy-to=copy --container=new --share-processes", "copy")
@@ -135,13 +137,14 @@ func runs(k *typist) {
 	k.does("script -qec \"$K run three -it --rm --image="+busyboxImage+" --restart=Never -- sh -c 'sleep 1; tty'\" /dev/null", "/dev/pts/", `pod "three" deleted`)
 	k.fails(5, "$K run four --attach --rm --quiet --image="+busyboxImage+" --restart=Never -- sh -c 'sleep 1; exit 5'")
 	k.does("$K run five --image="+helloImage+" --port=8080 --expose", "service/five created", "pod/five created")
+	k.does("$K wait --for=delete pod/two pod/three pod/four --timeout=120s")
 	k.is("$K get pods -o name | sort | tr '\\n' ' '", "pod/five pod/one")
 }
 
 // resizes changes what a running container may use.
 func resizes(k *typist) {
 	k.has("p.yaml", sleeper("box", "app: box", "true"))
-	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box --timeout=60s", "condition met")
+	k.does("$K apply -f p.yaml && $K wait --for=condition=Ready pod/box --timeout=120s", "condition met")
 	k.does(`$K patch pod box --subresource=resize -p '{"spec":{"containers":[{"name":"main","resources":{"requests":{"memory":"16Mi"},"limits":{"memory":"96Mi"}}}]}}'`, "pod/box patched")
 	k.until("$K get pod box -o jsonpath='{.status.containerStatuses[0].resources.limits.memory} {.status.containerStatuses[0].restartCount}'", "96Mi 0")
 	k.does("$K exec box -- sh -c 'cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true'", "100663296")

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -77,6 +78,20 @@ func (k kubectl) prints(args string, want ...string) {
 	}
 }
 
+// comes is prints for what is there a moment later.
+func (k kubectl) comes(args string, want ...string) {
+	k.t.Helper()
+	eventually(k.t, func() error {
+		out, err := k.input("", strings.Fields(args)...)
+		for _, w := range want {
+			if err != nil || !strings.Contains(out, w) {
+				return fmt.Errorf("%s printed\n%s\nwithout %q: %w", args, out, w, err)
+			}
+		}
+		return nil
+	})
+}
+
 // table runs a get and checks the columns, as they are told apart by spaces.
 func (k kubectl) table(args, columns string) [][]string {
 	k.t.Helper()
@@ -119,8 +134,8 @@ func (k kubectl) applies() {
 	if got := k.do("get", "configmap", "web", "-o", "jsonpath={.data.colour}"); got != "blue" {
 		k.t.Errorf("the colour is %q", got)
 	}
-	k.do("rollout", "status", "deployment", "web", "--timeout=60s")
-	k.do("wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=60s")
+	k.do("rollout", "status", "deployment", "web", "--timeout=120s")
+	k.do("wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=120s")
 }
 
 func (k kubectl) shows() {
@@ -166,7 +181,7 @@ func (k kubectl) shows() {
 func (k kubectl) scales() {
 	k.t.Helper()
 	k.prints("scale deployment web --replicas=3", "deployment.apps/web scaled")
-	k.do("rollout", "status", "deployment", "web", "--timeout=60s")
+	k.do("rollout", "status", "deployment", "web", "--timeout=120s")
 	if rows := k.table("get pods", "NAME READY STATUS RESTARTS AGE"); len(rows) != 3 {
 		k.t.Errorf("scaled to 3, there are %v", rows)
 	}
@@ -175,7 +190,7 @@ func (k kubectl) scales() {
 		k.t.Errorf("scaled from 7, of which there are 3: %s", out)
 	}
 	k.prints("scale deployment web --replicas=1", "scaled")
-	k.do("wait", "--for=jsonpath={.status.replicas}=1", "deployment", "web", "--timeout=30s")
+	k.do("wait", "--for=jsonpath={.status.replicas}=1", "deployment", "web", "--timeout=120s")
 }
 
 func (k kubectl) reads() {
@@ -186,7 +201,8 @@ func (k kubectl) reads() {
 	if err != nil {
 		k.t.Fatalf("%v\n%s", err, out)
 	}
-	k.do("wait", "--for=condition=Ready", "pod/count", "--timeout=30s")
+	k.do("wait", "--for=condition=Ready", "pod/count", "--timeout=120s")
+	k.comes("logs count", "line 5\n") // Ready is not yet having said something
 	if got := k.do("logs", "count"); got != "line 1\nline 2\nline 3\nline 4\nline 5\n" {
 		k.t.Errorf("logs: %q", got)
 	}
@@ -209,16 +225,17 @@ func (k kubectl) reads() {
 	}
 	_, err = k.input("", "exec", "count", "--", "sh", "-c", "echo trouble >&2; exit 7")
 	checkRefused(k.t, "", err, "trouble", "command terminated with exit code 7")
-	k.do("wait", "--for=condition=Ready", "pod/again", "--timeout=60s")
+	k.do("wait", "--for=jsonpath={.status.containerStatuses[0].restartCount}=1", "pod/again", "--timeout=120s")
+	k.do("wait", "--for=condition=Ready", "pod/again", "--timeout=120s")
 	if got := k.do("logs", "again", "--previous"); got != "run\n" {
 		k.t.Errorf("logs --previous: %q", got)
 	}
 	k.prints("get pod again", "1/1", "Running", "1 (")
-	k.prints("describe pod again", "Restart Count:  1", "Exit Code:    3", "Reason:       Error", "Events:", "Started")
-	k.prints("describe deployment web", "Replicas:", "ScalingReplicaSet", "Scaled up replica set web-")
-	k.prints("describe node n1", "Allocatable:", "PodCIDR:", "KubeletReady", "count")
-	k.prints("describe service web", "Endpoints:", ":8080", "Port:")
-	k.prints("get events", "Scheduled", "Started", "ScalingReplicaSet")
+	k.comes("describe pod again", "Restart Count:  1", "Exit Code:    3", "Reason:       Error", "Events:", "Started")
+	k.comes("describe deployment web", "Replicas:", "ScalingReplicaSet", "Scaled up replica set web-")
+	k.comes("describe node n1", "Allocatable:", "PodCIDR:", "KubeletReady", "count")
+	k.comes("describe service web", "Endpoints:", ":8080", "Port:")
+	k.comes("get events", "Scheduled", "Started", "ScalingReplicaSet")
 	k.prints("port-forward --help", "Forward one or more local ports")
 }
 
@@ -231,7 +248,7 @@ func (k kubectl) watches() {
 	table := start(k.t, append([]string{"get", "pods", "-w"}, k.to...)...)
 	table.prints(k.t, "count ")
 	k.do("delete", "pod", "count", "--now")
-	testkit.Eventually(k.t, 20e9, func() error {
+	eventually(k.t, func() error {
 		for line := range strings.Lines(table.out.String()) {
 			if f := strings.Fields(line); len(f) > 3 && f[0] == "count" && f[2] != "Running" {
 				return nil
@@ -253,11 +270,11 @@ func (k kubectl) deletes() {
 	if out, err := k.input("", "patch", "configmap", "web", "-p", `{"data":{"colour":"green"}}`); err != nil || !strings.Contains(out, "configmap/web patched") {
 		k.t.Errorf("patch: %v %s", err, out)
 	}
-	out, err := k.input(webYAML, "delete", "-f", "-", "--timeout=60s")
+	out, err := k.input(webYAML, "delete", "-f", "-", "--timeout=120s")
 	if err != nil || strings.Count(out, "deleted") != 3 {
 		k.t.Errorf("delete -f: %v\n%s", err, out)
 	}
-	k.do("wait", "--for=delete", "pod", "-l", "app=web", "--timeout=30s")
+	k.do("wait", "--for=delete", "pod", "-l", "app=web", "--timeout=120s")
 	_, err = k.input("", "get", "deployment", "web")
 	checkRefused(k.t, "", err, `Error from server (NotFound): deployments.apps "web" not found`)
 	if out := k.do("get", "rs", "-o", "name"); out != "" {
@@ -268,7 +285,7 @@ func (k kubectl) deletes() {
 // TestPortForward carries a connection to a port of a pod.
 func TestPortForward(t *testing.T) {
 	ns := namespace(t)
-	apply(t, ns, podYAML("web", "n2", helloImage))
+	apply(t, ns, podYAML("web", "n2", helloImage, "readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, timeoutSeconds: 10}"))
 	awaitReady(t, ns, "web")
 	b := start(t, "-n", ns, "port-forward", "pod/web", "18080:8080")
 	b.prints(t, "Forwarding from 127.0.0.1:18080")
@@ -278,10 +295,8 @@ func TestPortForward(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /hostname HTTP/1.0\r\n\r\n")
-	answer := make([]byte, 1024)
-	n, err := conn.Read(answer)
-	if err != nil || !strings.HasSuffix(string(answer[:n]), "\r\nweb\n") {
-		t.Errorf("%v: %q", err, answer[:n])
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasSuffix(string(answer), "\r\nweb\n") {
+		t.Errorf("%v: %q", err, answer)
 	}
 }
 

@@ -73,6 +73,6 @@ func (k *typist) manifests(server bool) {
 		k.is("$K diff --server-side --force-conflicts -f all.yaml", "")
 	}
 	k.is("$K get -f all.yaml -o jsonpath='{.items[*].metadata.generation}' | tr -d ' 1'", "")
-	each(k.does("$K delete -f all.yaml --timeout=60s | sed 's/ from .* namespace$//'"), "deleted")
+	each(k.does("$K delete -f all.yaml --timeout=120s | sed 's/ from .* namespace$//'"), "deleted")
 	k.is("$K get -f all.yaml --ignore-not-found -o name", "")
 }

@@ -17,9 +17,11 @@ import (
 )
 
 // waits is a shell program that ends with a code when it is told to, and does
-// nothing else. The name tells its process from others.
+// nothing else; it is Ready when it listens. The name tells its process from
+// others.
 func waits(name string, code int) string {
-	return fmt.Sprintf(`command: [sh, -c, "trap 'exit %d' TERM; : %s; while :; do sleep 0.05; done"]`, code, name)
+	return fmt.Sprintf(`command: [sh, -c, "trap 'exit %d' TERM; : %s; touch /tmp/waits; while :; do sleep 0.05; done"]`+"\n"+
+		`    readinessProbe: {exec: {command: [test, -e, /tmp/waits]}, periodSeconds: 1, timeoutSeconds: 10}`, code, name)
 }
 
 // TestNodedKilled kills noded under running pods. Nothing happens to them; what
@@ -52,13 +54,11 @@ func TestNodedKilled(t *testing.T) {
 	end(t, "n1", "ends-"+ns)
 	end(t, "n1", "again-"+ns)
 	wherry(t, "-n", ns, "delete", "pod", "goes", "--wait=false")
-	if page := wherry(t, "get", "--raw", "/readyz"); page != "ok" {
-		t.Errorf("readyz says %q", page)
-	}
+	says(t, "ok", "get", "--raw", "/readyz")
 	if err := suite.Start(t.Context(), "n1", ""); err != nil {
 		t.Fatal(err)
 	}
-	p := awaitPod(t, ns, "ends", 20*time.Second, func(p *corev1.Pod) error {
+	p := awaitPod(t, ns, "ends", patience, func(p *corev1.Pod) error {
 		if p.Status.Phase != corev1.PodFailed {
 			return fmt.Errorf("pod ends is %s: %+v", p.Status.Phase, status(p))
 		}
@@ -67,14 +67,14 @@ func TestNodedKilled(t *testing.T) {
 	if s := status(p).State.Terminated; s == nil || s.ExitCode != 7 || s.Reason != "Error" || s.FinishedAt.IsZero() {
 		t.Errorf("what ended while noded was dead: %+v", status(p))
 	}
-	awaitPod(t, ns, "again", 20*time.Second, func(p *corev1.Pod) error {
+	awaitPod(t, ns, "again", patience, func(p *corev1.Pod) error {
 		s := status(p)
 		if s.RestartCount != 1 || s.State.Running == nil || s.LastTerminationState.Terminated == nil || s.LastTerminationState.Terminated.ExitCode != 9 {
 			return fmt.Errorf("pod again: %+v", s)
 		}
 		return nil
 	})
-	wherry(t, "-n", ns, "wait", "--for=delete", "pod/goes", "--timeout=20s")
+	wherry(t, "-n", ns, "wait", "--for=delete", "pod/goes", "--timeout=120s")
 	if now := processes(t, "n1", "serve 8080"); !maps.Equal(before, now) {
 		t.Errorf("the container's process was %v, is %v", before, now)
 	}
@@ -82,7 +82,7 @@ func TestNodedKilled(t *testing.T) {
 		t.Errorf("the container's process was %v, is %v", talks, now)
 	}
 	for _, name := range []string{"web", "talks"} {
-		awaitPod(t, ns, name, 10*time.Second, func(p *corev1.Pod) error {
+		awaitPod(t, ns, name, patience, func(p *corev1.Pod) error {
 			if s := status(p); s.RestartCount != 0 || !s.Ready {
 				return fmt.Errorf("pod %s: %+v", name, s)
 			}
@@ -98,16 +98,19 @@ func TestNodedKilled(t *testing.T) {
 // end sends SIGTERM to a container's process, past everything that could know.
 func end(t *testing.T, host, name string) {
 	t.Helper()
-	found := processes(t, host, name)
-	if len(found) != 1 {
-		t.Fatalf("processes of %s: %v", name, found)
-	}
+	var found map[string]string
+	eventually(t, func() error {
+		if found = processes(t, host, name); len(found) != 1 {
+			return fmt.Errorf("processes of %s: %v", name, found)
+		}
+		return nil
+	})
 	for pid := range found {
 		if out, err := suite.Exec(t.Context(), host, "kill", "-TERM", pid); err != nil {
 			t.Fatalf("%v %s", err, out)
 		}
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		left := processes(t, host, name)
 		for pid, started := range found {
 			if left[pid] == started {
@@ -158,12 +161,12 @@ func TestNodeCutOff(t *testing.T) {
 	awaitReady(t, ns, "one", "two", "client")
 	awaitAnswers(t, ns, "one", "two")
 	before := processes(t, "n2", "serve 8080")
-	two := awaitPod(t, ns, "two", time.Second, func(*corev1.Pod) error { return nil })
+	two := awaitPod(t, ns, "two", patience, func(*corev1.Pod) error { return nil })
 	begun := time.Now()
 	if err := suite.Cut(t.Context(), "n2"); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, nodeGrace+20*time.Second, func() error {
+	testkit.Eventually(t, nodeGrace+patience, func() error {
 		c, err := nodeReady(t.Context(), t, "n2")
 		if err == nil && c.Status == corev1.ConditionTrue {
 			err = fmt.Errorf("n2 is Ready: %s", c.Message)
@@ -181,7 +184,7 @@ func TestNodeCutOff(t *testing.T) {
 	if out := wherry(t, "get", "node", "n2"); !strings.Contains(out, " NotReady ") {
 		t.Errorf("get node: %s", out)
 	}
-	awaitPod(t, ns, "two", 10*time.Second, func(p *corev1.Pod) error {
+	awaitPod(t, ns, "two", patience, func(p *corev1.Pod) error {
 		if c := condition(p, corev1.PodReady); c.Status != corev1.ConditionFalse {
 			return fmt.Errorf("pod two's Ready is %+v", c)
 		}
@@ -189,14 +192,15 @@ func TestNodeCutOff(t *testing.T) {
 	})
 	awaitEndpoints(t, ns, "pair", "one")
 	awaitAnswers(t, ns, "one")
-	for range 20 { // none of it goes to the pod that cannot be reached
-		if got := wherry(t, "-n", ns, "exec", "client", "--", "/hello", "fetch", "http://pair/hostname", "1s"); got != "one\n" {
-			t.Errorf("the page is of %q", got)
+	// None of it goes to the pod that cannot be reached, once n1's rules follow.
+	answersAlways(t, ns, "client", 20, "http://pair/hostname", func(page string) bool { return page == "one\n" })
+	eventually(t, func() error { // it may have been late
+		c, err := nodeReady(t.Context(), t, "n1")
+		if err == nil && c.Status != corev1.ConditionTrue {
+			err = fmt.Errorf("n1: %+v", c)
 		}
-	}
-	if c, err := nodeReady(t.Context(), t, "n1"); err != nil || c.Status != corev1.ConditionTrue {
-		t.Errorf("n1: %v %+v", err, c)
-	}
+		return err
+	})
 	begun = time.Now()
 	if err := suite.Heal(t.Context(), "n2"); err != nil {
 		t.Fatal(err)
@@ -211,7 +215,7 @@ func TestNodeCutOff(t *testing.T) {
 	if now := processes(t, "n2", "serve 8080"); !maps.Equal(before, now) {
 		t.Errorf("the container's process was %v, is %v", before, now)
 	}
-	again := awaitPod(t, ns, "two", time.Second, func(*corev1.Pod) error { return nil })
+	again := awaitPod(t, ns, "two", patience, func(*corev1.Pod) error { return nil })
 	if again.UID != two.UID || status(again).RestartCount != 0 || again.Status.PodIP != two.Status.PodIP {
 		t.Errorf("pod two was %+v, is %+v", two.Status, again.Status)
 	}
@@ -222,7 +226,20 @@ func TestNodeCutOff(t *testing.T) {
 func TestNodeCutOffFromLeader(t *testing.T) {
 	breaks(t)
 	ns := namespace(t)
-	first := leader(t)
+	// Nothing was tested if another leads at the end, as may happen on a busy
+	// machine.
+	for try := range 10 {
+		if first := leader(t); throughFollowers(t, ns, fmt.Sprint("try", try), first) {
+			return
+		}
+	}
+	t.Fatal("the leaders change all the time")
+}
+
+// throughFollowers lets pods of a node that does not reach the leader come and
+// go for a while. It reports whether the leader has stayed the same.
+func throughFollowers(t *testing.T, ns, prefix, first string) bool {
+	t.Helper()
 	address := "10.99.1." + strings.TrimPrefix(first, "c")
 	route := func(ctx context.Context, what string) error {
 		out, err := suite.Exec(ctx, "n1", "ip", "route", what, "blackhole", address)
@@ -234,21 +251,24 @@ func TestNodeCutOffFromLeader(t *testing.T) {
 	if err := route(t.Context(), "add"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	defer func() {
 		if err := route(context.Background(), "del"); err != nil {
 			t.Error(err)
 		}
-	})
+	}()
 	begun, n := time.Now(), 0
 	for ; time.Since(begun) < 2*nodeGrace; n++ {
-		name := fmt.Sprintf("p%d", n)
+		name := fmt.Sprintf("%s-p%d", prefix, n)
 		apply(t, ns, podYAML(name, "n1", busyboxImage, waits(name+"-"+ns, 0), "spec.restartPolicy: Never"))
 		awaitReady(t, ns, name)
 		if c, err := nodeReady(t.Context(), t, "n1"); err != nil || c.Status != corev1.ConditionTrue {
+			if leader(t) != first {
+				return false
+			}
 			t.Fatalf("n1, %v after it lost the leader: %v %+v", time.Since(begun), err, c)
 		}
 		end(t, "n1", name+"-"+ns)
-		awaitPod(t, ns, name, 10*time.Second, func(p *corev1.Pod) error {
+		awaitPod(t, ns, name, patience, func(p *corev1.Pod) error {
 			if p.Status.Phase != corev1.PodSucceeded {
 				return fmt.Errorf("pod %s is %s", name, p.Status.Phase)
 			}
@@ -256,15 +276,13 @@ func TestNodeCutOffFromLeader(t *testing.T) {
 		})
 	}
 	t.Logf("%d pods came and went through the followers", n)
-	if now := leader(t); now != first {
-		t.Fatalf("%s leads, no longer %s: nothing was tested", now, first)
-	}
+	return leader(t) == first
 }
 
 // awaitEndpoints waits until exactly these pods are a service's ready endpoints.
 func awaitEndpoints(t *testing.T, ns, service string, want ...string) {
 	t.Helper()
-	testkit.Eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		list, err := kube(t, "").DiscoveryV1().EndpointSlices(ns).List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service})
 		if err != nil {
 			return err
@@ -294,7 +312,7 @@ func awaitEndpoints(t *testing.T, ns, service string, want ...string) {
 func awaitAnswers(t *testing.T, ns string, want ...string) {
 	t.Helper()
 	answered := map[string]bool{}
-	testkit.Eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		out, err := tryWherry(t, "", "-n", ns, "exec", "client", "--", "/hello", "fetch", "http://pair."+ns+"/hostname")
 		if err != nil {
 			return err
@@ -317,7 +335,7 @@ func TestNodePowerCut(t *testing.T) {
 	apply(t, ns, pairYAML+pairPod("one", "n1")+pairPod("two", "n2")+podYAML("client", "n1", helloImage, "args: [sleep]")+
 		podYAML("once", "n2", busyboxImage, "command: [sleep, '1000']", "spec.restartPolicy: Never"))
 	awaitReady(t, ns, "one", "two", "client", "once")
-	two := awaitPod(t, ns, "two", time.Second, func(*corev1.Pod) error { return nil })
+	two := awaitPod(t, ns, "two", patience, func(*corev1.Pod) error { return nil })
 	if err := suite.PowerOff(t.Context(), "n2"); err != nil {
 		t.Fatal(err)
 	}
@@ -326,14 +344,14 @@ func TestNodePowerCut(t *testing.T) {
 	if err := suite.PowerOn(t.Context(), "n2"); err != nil {
 		t.Fatal(err)
 	}
-	awaitPod(t, ns, "two", 30*time.Second, func(p *corev1.Pod) error {
+	awaitPod(t, ns, "two", patience, func(p *corev1.Pod) error {
 		if s := status(p); p.UID != two.UID || s.RestartCount != 1 || !s.Ready {
 			return fmt.Errorf("pod two: %+v", s)
 		}
 		return nil
 	})
 	t.Logf("pod two runs again %v after power-on", time.Since(begun).Round(time.Millisecond))
-	awaitPod(t, ns, "once", 20*time.Second, func(p *corev1.Pod) error {
+	awaitPod(t, ns, "once", patience, func(p *corev1.Pod) error {
 		if s := status(p).State.Terminated; p.Status.Phase != corev1.PodFailed || s == nil || s.ExitCode == 0 {
 			return fmt.Errorf("pod once is %s: %+v", p.Status.Phase, status(p))
 		}
@@ -348,7 +366,7 @@ func TestColdStart(t *testing.T) {
 	breaks(t)
 	ns := namespace(t)
 	apply(t, ns, webYAML+"---"+pairYAML+pairPod("one", "n1")+pairPod("two", "n2")+podYAML("client", "n1", helloImage, "args: [sleep]"))
-	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=60s")
+	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=120s")
 	awaitReady(t, ns, "one", "two", "client")
 	before := wherry(t, "-n", ns, "get", "pods,services,configmaps,deployments", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.kind}/{.metadata.name}{"\n"}{end}`)
 	all := append(append([]string{}, nodes...), controls...)
@@ -363,14 +381,14 @@ func TestColdStart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wherry(t, "get", "nodes", "--request-timeout=30s")
+	says(t, "n1", "get", "nodes", "--request-timeout=30s") // PowerOn does not wait for those it starts
 	t.Logf("the API answers %v after power-on", time.Since(begun).Round(time.Millisecond))
 	if err := suite.AwaitNodes(t.Context(), nodes...); err != nil {
 		t.Fatal(err)
 	}
 	awaitReady(t, ns, "one", "two", "client")
 	awaitAnswers(t, ns, "one", "two")
-	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=60s")
+	wherry(t, "-n", ns, "rollout", "status", "deployment", "web", "--timeout=120s")
 	t.Logf("all pods are Ready and served %v after power-on", time.Since(begun).Round(time.Millisecond))
 	after := wherry(t, "-n", ns, "get", "pods,services,configmaps,deployments", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.kind}/{.metadata.name}{"\n"}{end}`)
 	if before != after {
@@ -399,32 +417,39 @@ func TestWithoutControls(t *testing.T) {
 		}
 	})
 	end(t, "n1", "ends-"+ns)
-	testkit.Eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if now := processes(t, "n1", "ends-"+ns); len(now) != 1 {
 			return fmt.Errorf("the container was not restarted: %v", now)
 		}
 		return nil
 	})
-	time.Sleep(1500 * time.Millisecond) // noded saves what it must know once a second
+	eventually(t, func() error { // n1 knows both ends of the service
+		answered, err := suite.Exec(t.Context(), "n1", "sh", "-c", "cat /var/log/pods/"+ns+"_asks_*/main/0.log")
+		if err != nil || !strings.Contains(answered, "one\n") || !strings.Contains(answered, "two\n") {
+			return fmt.Errorf("the pod's log is %v %q", err, answered)
+		}
+		return nil
+	})
+	time.Sleep(3 * time.Second) // noded saves what it must know once a second
 	if err := suite.PowerOff(t.Context(), "n1"); err != nil {
 		t.Fatal(err)
 	}
 	if err := suite.PowerOn(t.Context(), "n1"); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		answered, err := suite.Exec(t.Context(), "n1", "sh", "-c", "cat /var/log/pods/"+ns+"_asks_*/main/1.log")
 		if err != nil || !strings.Contains(answered, "one\n") || !strings.Contains(answered, "two\n") {
 			return fmt.Errorf("after a reboot without controls the pod's log is %v %q", err, answered)
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	if err := mend(ctx); err != nil {
 		t.Fatal(err)
 	}
-	awaitPod(t, ns, "ends", 20*time.Second, func(p *corev1.Pod) error {
+	awaitPod(t, ns, "ends", patience, func(p *corev1.Pod) error {
 		if s := status(p); s.RestartCount < 1 || s.State.Running == nil {
 			return fmt.Errorf("pod ends: %+v", s)
 		}

@@ -88,7 +88,7 @@ func (t *Traces) String() string {
 // AwaitGone waits a moment for the kernel to tidy up. What is left then is the
 // error.
 func (t *Traces) AwaitGone(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
 		left, err := t.Left()

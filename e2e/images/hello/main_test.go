@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"io"
 	"net"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // output runs a command and returns its code and what it printed.
@@ -30,16 +33,19 @@ func output(t *testing.T, ctx context.Context, args ...string) (int, string) {
 }
 
 func TestServeAndFetch(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
 	t.Setenv("PAGE", "the page")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, port, io.Discard) }()
+	said, says := io.Pipe()
+	go func() { done <- serve(ctx, "0", says) }()
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(strings.Fields(line)[2]) // serving on [::]:PORT as …
+	if err != nil {
+		t.Fatal(err)
+	}
 	code, out := output(t, t.Context(), "fetch", "http://127.0.0.1:"+port+"/x")
 	host, _ := os.Hostname()
 	if code != 0 || !strings.HasSuffix(out, "hello from "+host+"\nthe page\n") {
@@ -51,10 +57,10 @@ func TestServeAndFetch(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("it does not end")
 	}
-	if code, _ := output(t, t.Context(), "fetch", "http://127.0.0.1:"+port, "200ms"); code != 1 {
+	if code, _ := output(t, t.Context(), "fetch", "http://"+testkit.Refusing(t), "200ms"); code != 1 {
 		t.Errorf("nobody serves, exit code %d", code)
 	}
 }
