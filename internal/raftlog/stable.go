@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -107,15 +109,19 @@ func (s *Stable) Get(key string) []byte {
 
 // Set stores a value: when it returns nil, it survives a power cut.
 func (s *Stable) Set(key string, value []byte) error {
+	return s.SetAll(map[string][]byte{key: value})
+}
+
+// SetAll stores several values with one sync, all of them or none.
+func (s *Stable) SetAll(values map[string][]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := make(map[string][]byte, len(s.values)+1)
-	for k, v := range s.values {
-		next[k] = v
+	next := maps.Clone(s.values)
+	for k, v := range values {
+		next[k] = append([]byte{}, v...)
 	}
-	next[key] = append([]byte{}, value...)
 	if err := s.store(next); err != nil {
-		return fmt.Errorf("store %s: %w", key, err)
+		return fmt.Errorf("store %s: %w", strings.Join(slices.Sorted(maps.Keys(values)), " and "), err)
 	}
 	s.values = next
 	return nil
@@ -147,12 +153,7 @@ func encodeSlot(number uint64, values map[string][]byte) ([]byte, error) {
 	b = binary.LittleEndian.AppendUint32(b, format)
 	b = binary.LittleEndian.AppendUint64(b, number)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(values)))
-	keys := make([]string, 0, len(values))
-	for k := range values {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(values)) {
 		b = binary.AppendUvarint(b, uint64(len(k)))
 		b = append(b, k...)
 		b = binary.AppendUvarint(b, uint64(len(values[k])))

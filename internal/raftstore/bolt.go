@@ -43,8 +43,9 @@ func (b boltLog) write(logs []*raft.Log) error {
 // sync has nothing to do: bolt syncs what it writes.
 func (b boltLog) sync() error { return nil }
 
-func (b boltLog) full() bool { return false }
-func (b boltLog) prepare()   {}
+func (b boltLog) syncs() bool { return false }
+func (b boltLog) full() bool  { return false }
+func (b boltLog) prepare()    {}
 
 // follows: bolt lets a log have gaps.
 func (b boltLog) follows() bool { return false }

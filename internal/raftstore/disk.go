@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/wherry-project/wherry/internal/raftlog"
 )
 
@@ -17,7 +15,7 @@ import (
 type disk struct {
 	lock      io.Closer
 	logs      *logStore
-	stable    raft.StableStore
+	stable    stable
 	snapshots *snapshots
 	closers   []io.Closer
 }
@@ -105,8 +103,8 @@ func (d *disk) openBolt(dir string) error {
 	if err != nil {
 		return fmt.Errorf("raft data: %s: %w; %w", path, err, ErrDamaged)
 	}
-	d.stable = b
 	d.logs = newLogStore(boltLog{b}, entries, bytes)
+	d.stable = &boltStable{StableStore: b, watch: &d.logs.watch}
 	return nil
 }
 
@@ -121,13 +119,13 @@ func (d *disk) openLog(fs raftlog.FS, dir string, must bool, log *slog.Logger) e
 	if found.Cut != "" {
 		log.Warn("the log had not been written to its end when the power or the process went; nothing that was acknowledged is lost", "dir", path, "where", found.Cut)
 	}
-	stable, err := raftlog.OpenStable(fs, filepath.Join(dir, stableFile), must)
+	values, err := raftlog.OpenStable(fs, filepath.Join(dir, stableFile), must)
 	if err != nil {
 		return openFailed(err)
 	}
-	d.closers = append(d.closers, stable)
+	d.closers = append(d.closers, values)
 	d.logs = newLogStore(wherryLog{l}, found.Entries, found.Bytes)
-	d.stable = stableStore{stable, d.logs}
+	d.stable = &stableStore{s: values, logs: d.logs}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,32 +21,50 @@ const (
 // diskWatch knows how long the disk takes.
 type diskWatch struct {
 	mu       sync.Mutex
-	now      map[int]time.Time // what is on its way
+	now      map[int]use // what is on its way
 	number   int
 	worst    time.Duration // since take was called
+	syncs    [3]took       // the last ones
 	finished func(time.Duration)
 }
 
-// begin is called before the disk is used, and what it gives afterwards.
-func (w *diskWatch) begin() (done func()) {
+// use is a use of the disk that is on its way.
+type use struct {
+	start time.Time
+	sync  bool
+}
+
+// took is how long something took that ended at a time.
+type took struct {
+	d  time.Duration
+	at time.Time
+}
+
+// begin is called before the disk is written to, or synced, and what it gives
+// afterwards.
+func (w *diskWatch) begin(sync bool) (done func()) {
 	start := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.now == nil {
-		w.now = map[int]time.Time{}
+		w.now = map[int]use{}
 	}
 	w.number++
 	n := w.number
-	w.now[n] = start
+	w.now[n] = use{start, sync}
 	return func() {
-		took := time.Since(start)
+		end := time.Now()
+		d := end.Sub(start)
 		w.mu.Lock()
 		delete(w.now, n)
-		w.worst = max(w.worst, took)
+		w.worst = max(w.worst, d)
+		if sync {
+			w.syncs = [3]took{{d, end}, w.syncs[0], w.syncs[1]}
+		}
 		f := w.finished
 		w.mu.Unlock()
 		if f != nil {
-			f(took)
+			f(d)
 		}
 	}
 }
@@ -64,11 +83,37 @@ func (w *diskWatch) take(now time.Time) time.Duration {
 	defer w.mu.Unlock()
 	d := w.worst
 	w.worst = 0
-	for _, start := range w.now {
-		d = max(d, now.Sub(start))
+	for _, u := range w.now {
+		d = max(d, now.Sub(u.start))
 	}
 	return d
 }
+
+// sync is how long a sync takes these days: as two of the last three did at
+// least, and as long as one that is on its way has taken if that is long. (A
+// single one that took long says nothing of the next.)
+func (w *diskWatch) sync(now time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var last [3]time.Duration
+	for i, s := range w.syncs {
+		if !s.old(now) {
+			last[i] = s.d
+		}
+	}
+	slices.Sort(last[:])
+	d := last[1]
+	for _, u := range w.now {
+		if so := now.Sub(u.start); u.sync && so >= slowAfter {
+			d = max(d, so)
+		}
+	}
+	return d
+}
+
+// old reports whether it says nothing of the next time. What takes long is
+// remembered for longer: it may not be done more often.
+func (t took) old(now time.Time) bool { return now.Sub(t.at) > calmFor+2*electionSyncs*t.d }
 
 // diskState turns what is measured into news.
 type diskState struct {
@@ -121,6 +166,7 @@ func (s *Store) watchDisk() {
 			}
 			news, ok := state.look(now, s.disk.logs.watch.take(now), s.disk.logs.below.full())
 			s.metrics.disk(state.now)
+			s.waitForVotes(now)
 			if !ok {
 				continue
 			}

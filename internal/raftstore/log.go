@@ -19,6 +19,8 @@ type logBelow interface {
 	// write adds entries; after a sync they survive a power cut.
 	write(logs []*raft.Log) error
 	sync() error
+	// syncs reports whether sync does anything; else write has done it.
+	syncs() bool
 	// full reports whether there will soon be no room, prepare looks again.
 	full() bool
 	prepare()
@@ -113,7 +115,7 @@ func (s *logStore) sync() {
 	if broken != nil {
 		return
 	}
-	done := s.watch.begin()
+	done := s.watch.begin(s.below.syncs())
 	err := s.below.sync()
 	done()
 	if err != nil {
@@ -215,7 +217,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if err != nil {
 		return err
 	}
-	done := s.watch.begin()
+	done := s.watch.begin(!s.below.syncs())
 	err = s.below.write(logs)
 	done()
 	if err != nil {

@@ -162,7 +162,7 @@ func Install(dir, id, cluster, address string, state *store.Mem, log *slog.Logge
 	f := offlineFSM(nil)
 	f.mem = state
 	const first = 1
-	if err := d.stable.SetUint64([]byte("CurrentTerm"), first); err != nil {
+	if err := d.stable.SetUint64([]byte(keyTerm), first); err != nil {
 		return fmt.Errorf("raft data: %w", err)
 	}
 	return writeAlone(d, f, id, address, first, first)

@@ -1,7 +1,6 @@
 package raftstore
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -61,61 +60,12 @@ func (w wherryLog) write(logs []*raft.Log) error {
 }
 
 func (w wherryLog) sync() error { return w.l.Sync() }
+func (w wherryLog) syncs() bool { return true }
 func (w wherryLog) full() bool  { return w.l.Full() }
 func (w wherryLog) prepare()    { w.l.Prepare() }
 
 // follows: each entry of this log follows the one before.
 func (w wherryLog) follows() bool { return true }
-
-// errNoKey is what the library takes for "nothing stored yet": by its text.
-var errNoKey = errors.New("not found")
-
-// stableStore implements raft.StableStore. The library panics when a value
-// cannot be stored. So it is not told: this replica stops, and says nothing to
-// the others from then on.
-type stableStore struct {
-	s    *raftlog.Stable
-	logs *logStore
-}
-
-// Set implements raft.StableStore.
-func (s stableStore) Set(key, value []byte) error {
-	done := s.logs.watch.begin()
-	err := s.s.Set(string(key), value)
-	done()
-	if err != nil {
-		s.logs.fail(fmt.Errorf("the disk of the term and the vote: %w", err))
-	}
-	return nil
-}
-
-// Get implements raft.StableStore.
-func (s stableStore) Get(key []byte) ([]byte, error) {
-	if v := s.s.Get(string(key)); v != nil {
-		return v, nil
-	}
-	return nil, errNoKey
-}
-
-// SetUint64 implements raft.StableStore.
-func (s stableStore) SetUint64(key []byte, value uint64) error {
-	return s.Set(key, binary.BigEndian.AppendUint64(nil, value))
-}
-
-// GetUint64 implements raft.StableStore.
-func (s stableStore) GetUint64(key []byte) (uint64, error) {
-	v, err := s.Get(key)
-	if err != nil {
-		return 0, err
-	}
-	if len(v) != 8 {
-		return 0, fmt.Errorf("stable value %s has %d bytes", key, len(v))
-	}
-	return binary.BigEndian.Uint64(v), nil
-}
-
-// stableKeys are what the library keeps in a stable store.
-var stableKeys = []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand"}
 
 // convertLog brings the log of a directory with a bolt file into segments. Until
 // the format file says so, the bolt file is what counts.

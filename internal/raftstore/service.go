@@ -227,7 +227,8 @@ func (v *service) PreVote(ctx context.Context, m *wherryv1.PreVoteRequest) (*whe
 	if err != nil {
 		return nil, err
 	}
-	return &wherryv1.PreVoteResponse{Header: headerOut(r.RPCHeader), Term: r.Term, Granted: r.Granted}, nil
+	granted := r.Granted && !v.s.votes(m.GetTerm(), m.GetHeader().GetAddress())
+	return &wherryv1.PreVoteResponse{Header: headerOut(r.RPCHeader), Term: r.Term, Granted: granted}, nil
 }
 
 // TimeoutNow implements wherryv1.RaftServer.
@@ -237,42 +238,6 @@ func (v *service) TimeoutNow(ctx context.Context, m *wherryv1.TimeoutNowRequest)
 		return nil, err
 	}
 	return &wherryv1.TimeoutNowResponse{Header: headerOut(r.RPCHeader)}, nil
-}
-
-// InstallSnapshot implements wherryv1.RaftServer.
-func (v *service) InstallSnapshot(stream grpc.ClientStreamingServer[wherryv1.InstallSnapshotRequest, wherryv1.InstallSnapshotResponse]) error {
-	m, err := stream.Recv()
-	if err != nil {
-		return err
-	}
-	if m.GetHeader() == nil {
-		return apierr.ToGRPC(apierr.BadRequest("a snapshot begins with its header"))
-	}
-	r, err := handed[*raft.InstallSnapshotResponse](v, stream.Context(), m.GetHeader().GetHeader(), snapshotIn(m.GetHeader()), &snapshotReader{stream: stream})
-	if err != nil {
-		return err
-	}
-	return stream.SendAndClose(&wherryv1.InstallSnapshotResponse{Header: headerOut(r.RPCHeader), Term: r.Term, Success: r.Success})
-}
-
-// snapshotReader reads a snapshot's data from its messages.
-type snapshotReader struct {
-	stream grpc.ClientStreamingServer[wherryv1.InstallSnapshotRequest, wherryv1.InstallSnapshotResponse]
-	rest   []byte
-}
-
-// Read implements io.Reader.
-func (r *snapshotReader) Read(b []byte) (int, error) {
-	for len(r.rest) == 0 {
-		m, err := r.stream.Recv()
-		if err != nil {
-			return 0, err
-		}
-		r.rest = m.GetData()
-	}
-	n := copy(b, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
 }
 
 // ReadIndex implements wherryv1.RaftServer.

@@ -159,7 +159,7 @@ func TestDiskNews(t *testing.T) {
 		t.Errorf("a full disk: %+v, %v", news, ok)
 	}
 	var w diskWatch
-	done := w.begin()
+	done := w.begin(false)
 	if took := w.take(time.Now().Add(time.Minute)); took < time.Minute {
 		t.Errorf("what is on its way took %s so far", took)
 	}

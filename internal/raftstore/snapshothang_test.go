@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/hashicorp/raft"
+
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/testkit"
 )
@@ -28,9 +30,14 @@ func TestSnapshotHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	term := leader.raft.CurrentTerm()
+	members := leader.raft.GetConfiguration()
+	if err := members.Error(); err != nil {
+		t.Fatal(err)
+	}
 	err = s.Send(&wherryv1.InstallSnapshotRequest{Part: &wherryv1.InstallSnapshotRequest_Header{Header: &wherryv1.SnapshotHeader{
 		Header:  &wherryv1.RaftHeader{Protocol: 3, Id: leader.id, Address: leader.cfg.Address, To: victim.id},
 		Version: 1, Term: term, LastIndex: leader.raft.LastIndex(), LastTerm: term, Size: 1 << 20,
+		Configuration: raft.EncodeConfiguration(members.Configuration()), ConfigurationIndex: 1,
 	}}})
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ type transport struct {
 	dial        Dial
 	log         *slog.Logger
 	callTimeout time.Duration // small requests
-	bulkTimeout time.Duration // entries, which wait for the peer's disk
+	bulkTimeout time.Duration // entries and votes, which wait for the peer's disk
 
 	ctx    context.Context // of everything sent; ends with close
 	cancel context.CancelFunc
@@ -40,6 +40,8 @@ type transport struct {
 	mu        sync.Mutex
 	peers     map[string]*peer
 	pipelines map[*pipeline]bool
+	questions map[string]*question
+	votes     map[string]took
 
 	pulseMu sync.Mutex
 	pulses  map[string]*pulse
@@ -71,6 +73,7 @@ func newTransport(cfg Config) *transport {
 		callTimeout: max(time.Second, 2*cfg.Timeouts.Heartbeat), bulkTimeout: 30 * time.Second,
 		ctx: ctx, cancel: cancel,
 		consume: make(chan raft.RPC), peers: map[string]*peer{}, pipelines: map[*pipeline]bool{},
+		questions: map[string]*question{}, votes: map[string]took{},
 		pulses: map[string]*pulse{}, durable: func() uint64 { return math.MaxUint64 },
 		stopped: func() error { return nil },
 		acked:   map[string]uint64{},
@@ -273,7 +276,8 @@ func (p *peer) call(open func() (*appendStream, error), req *raft.AppendEntriesR
 
 // RequestVote implements raft.Transport.
 func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	return t.ask(id, target, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
+	start := time.Now()
+	err := t.askVote(id, target, 2*req.Term+1, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
 		m, err := c.Vote(ctx, &wherryv1.VoteRequest{
 			Header: to.headerOut(req.RPCHeader), Term: req.Term,
 			LastIndex: req.LastLogIndex, LastTerm: req.LastLogTerm, LeadershipTransfer: req.LeadershipTransfer,
@@ -281,11 +285,15 @@ func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, req
 		*resp = raft.RequestVoteResponse{RPCHeader: headerIn(m.GetHeader()), Term: m.GetTerm(), Granted: m.GetGranted()}
 		return err
 	})
+	if err == nil {
+		t.voted(id, time.Since(start))
+	}
+	return err
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	return t.ask(id, target, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
+	return t.askVote(id, target, 2*req.Term, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
 		m, err := c.PreVote(ctx, &wherryv1.PreVoteRequest{
 			Header: to.headerOut(req.RPCHeader), Term: req.Term,
 			LastIndex: req.LastLogIndex, LastTerm: req.LastLogTerm,
@@ -297,14 +305,19 @@ func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, 
 
 // TimeoutNow implements raft.Transport.
 func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	return t.ask(id, target, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
+	ctx, cancel := context.WithTimeout(t.ctx, t.bulkTimeout)
+	defer cancel()
+	return t.ask(ctx, id, target, func(ctx context.Context, to recipient, c wherryv1.RaftClient) error {
 		m, err := c.TimeoutNow(ctx, &wherryv1.TimeoutNowRequest{Header: to.headerOut(req.RPCHeader)})
 		*resp = raft.TimeoutNowResponse{RPCHeader: headerIn(m.GetHeader())}
 		return err
 	})
 }
 
-func (t *transport) ask(id raft.ServerID, target raft.ServerAddress, f func(context.Context, recipient, wherryv1.RaftClient) error) error {
+// call is a request on its way to a member.
+type call func(context.Context, recipient, wherryv1.RaftClient) error
+
+func (t *transport) ask(ctx context.Context, id raft.ServerID, target raft.ServerAddress, f call) error {
 	if err := t.stopped(); err != nil {
 		return err
 	}
@@ -312,8 +325,6 @@ func (t *transport) ask(id raft.ServerID, target raft.ServerAddress, f func(cont
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(t.ctx, t.callTimeout)
-	defer cancel()
 	if err := f(ctx, p.recipient(), wherryv1.NewRaftClient(p.control)); err != nil {
 		return p.failed(silent(ctx, err))
 	}
