@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -133,6 +134,34 @@ func testDamage(t *testing.T, kind string, more damages) {
 	}
 	if err := d.close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestOldSnapshotDamaged damages the head of a snapshot that is not needed: the
+// member goes on, and the damaged one goes.
+func TestOldSnapshotDamaged(t *testing.T) {
+	c := newCluster(t, 1, Limits{SnapshotEntries: 30, TrailingEntries: 10_000})
+	m := c.leader()
+	old := func() (files []string) {
+		files, err := filepath.Glob(filepath.Join(c.dir, m.id, "snap", "snapshot-*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
+	for i := 0; ; i++ {
+		c.set(m, "a", strconv.Itoa(i))
+		if files := old(); len(files) == snapshotsKept && !strings.HasSuffix(files[1], snapshotMade) {
+			break
+		}
+	}
+	c.stop(m, true)
+	files := old()
+	edit(t, "snap/"+filepath.Base(files[0]), func(b []byte) []byte { b[25] ^= 1; return b })(filepath.Join(c.dir, m.id))
+	m = c.restart(m)
+	c.set(c.leader(), "a", "on")
+	if left := old(); slices.Contains(left, files[0]) || !slices.Contains(left, files[len(files)-1]) {
+		t.Errorf("%q are left of %q", left, files)
 	}
 }
 
