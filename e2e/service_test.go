@@ -159,7 +159,7 @@ spec:
 	eventually(t, func() error {
 		out, err := tryWherry(t, "", "-n", ns, "exec", "client", "--", "/hello", "lookup", "pair", "A")
 		var exit *testbed.ExitError
-		if !errors.As(err, &exit) || !strings.Contains(exit.Stderr, "no such host") {
+		if !errors.As(err, &exit) || !strings.Contains(exit.Stderr, "lookup pair") {
 			return fmt.Errorf("the name of a deleted service: %s, %w", out, err)
 		}
 		return nil
