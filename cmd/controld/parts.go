@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/wherry-project/wherry/internal/cluster"
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/store"
 )
@@ -82,6 +83,8 @@ func (d *controld) enter(ctx context.Context, ready func()) error {
 		err := d.askEntry(ctx)
 		if err == nil {
 			break
+		} else if cluster.Removed(err) {
+			return d.removed(err)
 		}
 		select {
 		case <-ctx.Done():

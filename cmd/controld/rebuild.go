@@ -88,8 +88,11 @@ func (m member) anew(dataDir string, why error) (member, error) {
 }
 
 // others are the members that this one knows of, besides itself.
-func (d *controld) others() []string {
-	return slices.DeleteFunc(slices.Clone(d.member.Controls), func(a string) bool { return a == d.address })
+func (d *controld) others() []string { return d.member.but(d.address) }
+
+// but gives the members that are known, besides the one at an address.
+func (m member) but(address string) []string {
+	return slices.DeleteFunc(slices.Clone(m.Controls), func(a string) bool { return a == address })
 }
 
 // rebuilt is the check of /readyz that says when this member is being brought
@@ -106,13 +109,20 @@ const rememberEvery = 5 * time.Second
 
 // remember keeps in member.json what a member must know that has lost the rest:
 // the others' addresses, and whether it has been part of the cluster. When it
-// votes again after its data was damaged, the damaged folder goes.
+// votes again after its data was damaged, the damaged folder goes. It ends the
+// daemon of a member that was removed.
 func (d *controld) remember(ctx context.Context) error {
 	look := time.NewTicker(rememberEvery)
 	defer look.Stop()
+	alone := leaderless{since: time.Now()}
 	for m := d.member; ; {
 		if err := d.pins.Check(d.keys.Self()); errors.Is(err, pki.ErrPinned) && m.Entered {
-			return fmt.Errorf("%w; delete %s and join again if this machine is to come back", err, d.cfg.DataDir)
+			return d.removed(err)
+		}
+		if now, _ := d.raft.Leadership(); alone.long(now.ID != "", time.Now()) {
+			if err := d.askRemoved(ctx, m); err != nil {
+				return d.removed(err)
+			}
 		}
 		now, err := d.rememberNow(ctx, m)
 		if m = now; err != nil {

@@ -59,6 +59,7 @@ func TestLostData(t *testing.T) {
 	}
 	memberIDs(ctx, t, client, "c1", "c2")
 	createMap(ctx, t, core, "later")
+	c3.endsAsRemoved(t)
 	_ = c2.stop(syscall.SIGKILL) // says that it was killed
 	two := memberIDs(ctx, t, client, "c1", "c2")
 	within, end := context.WithTimeout(ctx, 5*time.Second)
@@ -207,6 +208,29 @@ func lostDisk(ctx context.Context, t *testing.T, client wherryv1.ClusterClient, 
 	_, core := admin(t, first, h)
 	if _, err := core.ConfigMaps("default").Get(ctx, "one", metav1.GetOptions{}); err != nil {
 		t.Errorf("the member that joined again: %v", err)
+	}
+}
+
+// endsAsRemoved starts a member that was removed while it was down: the others
+// tell it, and it ends.
+func (h *host) endsAsRemoved(t *testing.T) {
+	t.Helper()
+	cmd, log := h.command(), &logBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if text := log.String(); err == nil || !strings.Contains(text, "removed from the cluster") || !strings.Contains(text, "join again if this machine is to come back") {
+			t.Errorf("%s ended with %v:\n%s", h.name, err, text)
+		}
+	case <-time.After(2 * patience):
+		_ = cmd.Process.Kill() // it may have ended
+		<-ended
+		t.Errorf("%s goes on though it was removed:\n%s", h.name, log)
 	}
 }
 

@@ -46,7 +46,7 @@ func (s *Server) Enter(ctx context.Context, r *wherryv1.EnterRequest) (*wherryv1
 		return nil, err
 	}
 	if revision == 0 || id.Key != p.Key {
-		return nil, apierr.New(apierr.ErrUnauthorized, "%w: it was removed from the cluster; delete its data directory and join again", pki.ErrPinned)
+		return nil, apierr.New(apierr.ErrUnauthorized, "%w; delete its data directory and join again", errRemoved)
 	}
 	ctx, cancel := context.WithTimeout(ctx, enterWithin)
 	defer cancel()

@@ -2,10 +2,13 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/pki"
 	"github.com/wherry-project/wherry/internal/store"
 )
@@ -17,6 +20,16 @@ type Pins struct{ reader atomic.Pointer[store.Reader] }
 
 // Use gives the state to read. Until then nothing is known to be pinned.
 func (p *Pins) Use(r store.Reader) { p.reader.Store(&r) }
+
+// errRemoved is for a key that was taken out. It never comes back: who joins again
+// has another.
+var errRemoved = fmt.Errorf("%w: it was removed from the cluster", pki.ErrPinned)
+
+// Removed reports whether an answer of another member says that this one was
+// removed. It goes by the text, which is the same in all versions.
+func Removed(answer error) bool {
+	return errors.Is(answer, apierr.ErrUnauthorized) && strings.Contains(answer.Error(), errRemoved.Error())
+}
 
 // pinWait bounds how long a node's call waits for this replica to hear of the
 // node: its certificate may be younger than the state here.
@@ -62,7 +75,7 @@ func (p *Pins) check(ctx context.Context, peer pki.Peer, at store.At) (bool, err
 		return true, nil
 	}
 	if _, gone := snap.Get(removedKey(peer.Key)); gone {
-		return false, fmt.Errorf("%w: it was removed from the cluster", pki.ErrPinned)
+		return false, errRemoved
 	}
 	if revision != 0 {
 		return false, fmt.Errorf("%w: another key has this name", pki.ErrPinned)
