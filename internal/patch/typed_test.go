@@ -30,7 +30,7 @@ func TestUncheckedTypesOwnTheSame(t *testing.T) {
 	table := kinds.Table()
 	plain, checked := NewFields(table), NewFields(table)
 	checked.types = func() (managedfields.TypeConverter, error) {
-		types, err := loadTypes(table)
+		types, err := plain.types()
 		if err != nil {
 			return nil, err
 		}
