@@ -20,6 +20,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/alloc"
 	"github.com/wherry-project/wherry/internal/cluster"
+	"github.com/wherry-project/wherry/internal/raftlog"
 	"github.com/wherry-project/wherry/internal/raftstore"
 	"github.com/wherry-project/wherry/internal/telemetry"
 )
@@ -63,6 +64,8 @@ type config struct {
 
 	// file is where all this was read from.
 	file string
+	// fs is what the state is kept on: nil, or a disk with faults for a test.
+	fs raftlog.FS
 }
 
 // duration is written as 40s or 400ms.

@@ -144,7 +144,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		Address: d.address, Cluster: d.member.Settings.ClusterID, Codec: codec, Sealer: d.keyring,
 		Dial: dial.member, Authorize: onlyMembers(verifier), Logger: log, Metrics: d.metrics,
 		Timeouts: raftstore.Timeouts{Heartbeat: cfg.HeartbeatTimeout.std(), Election: cfg.ElectionTimeout.std()},
-		Log:      cfg.Log, DiskNews: d.disk.tell,
+		Log:      cfg.Log, DiskNews: d.disk.tell, FS: cfg.fs,
 	})
 	if err != nil {
 		return nil, err

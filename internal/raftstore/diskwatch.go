@@ -131,7 +131,13 @@ func (d *diskState) look(at time.Time, took time.Duration, full bool) (news Disk
 	case at.Sub(d.bad) >= calmFor:
 		slow = false
 	}
-	if slow == d.now.Slow && full == d.now.Full {
+	// That it becomes much slower still is news too: when it is first told nobody
+	// knows how long it will take.
+	worse := took >= slowAfter && took >= 2*d.now.Delay
+	if slow && d.now.Slow {
+		took = max(took, d.now.Delay) // no less is news
+	}
+	if slow == d.now.Slow && full == d.now.Full && !worse {
 		return d.now, false
 	}
 	d.now = DiskNews{Path: d.path, Slow: slow, Full: full, Delay: took}

@@ -149,6 +149,23 @@ func TestDiskNews(t *testing.T) {
 			t.Error("the same news again")
 		}
 	}
+	for _, took := range []time.Duration{4 * time.Second, 30 * time.Second} {
+		if news, ok := step(time.Second, took, false); !ok || !news.Slow || news.Delay != took || !strings.Contains(news.Message, took.String()) {
+			t.Errorf("it takes twice as long, %s: %+v, %v", took, news, ok)
+		}
+		if _, ok := step(time.Second, took*3/2, false); ok {
+			t.Error("not twice as long, and news")
+		}
+	}
+	for _, full := range []bool{true, false} {
+		if news, ok := step(time.Second, time.Millisecond, full); !ok || !news.Slow || news.Full != full || news.Delay != 30*time.Second {
+			t.Errorf("a slow disk that is full, %v: %+v, %v", full, news, ok)
+		}
+		if _, ok := step(time.Second, 5*time.Millisecond, full); ok {
+			t.Error("news of a quick sync")
+		}
+	}
+	at = at.Add(-4 * time.Second)
 	if _, ok := step(calmFor-time.Second, 0, false); ok {
 		t.Error("well again too soon")
 	}
