@@ -252,7 +252,7 @@ func TestTimeLimit(t *testing.T) {
 	s := &slow{inside: make(chan struct{}, 1)}
 	c := start(t, options{
 		wrap:   func(r api.Resources) api.Resources { s.Resources = r; return s },
-		config: func(cfg *gateway.Config) { cfg.Limits.Time = 3 * time.Second },
+		config: func(cfg *gateway.Config) { cfg.Limits.Time = time.Second },
 	})
 	if a := c.do(t, "GET", maps+"/wait", ""); a.StatusCode != 504 || !strings.Contains(a.text, `"reason":"Timeout"`) {
 		t.Errorf("a request that takes too long: %d %s", a.StatusCode, a.text)
