@@ -3,7 +3,9 @@ package apiserver
 import (
 	"context"
 	"net"
+	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,9 +32,9 @@ func unaudited(method string) bool {
 	return false
 }
 
-// Auditor records gRPC calls in an audit log, as the gateway does for HTTP.
-// Calls of Resources are recorded as what they ask of objects; all others, and
-// streams, by the path of their method.
+// Auditor records gRPC calls in an audit log, as the gateway does for HTTP, so
+// that one policy means the same over both. Calls of Resources and Pods are
+// recorded as what they ask of objects; all others by the path of their method.
 type Auditor struct {
 	Log   *audit.Log
 	Kinds *api.Kinds
@@ -46,8 +48,7 @@ func (a Auditor) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	}
 	call := a.call(ctx, info.FullMethod)
 	if r, ok := req.(interface{ GetTarget() *wherryv1.Target }); ok && strings.HasPrefix(info.FullMethod, "/wherry.v1.Resources/") {
-		t := target(r.GetTarget())
-		call.Target = &t
+		call.Target = a.target(r.GetTarget())
 	}
 	// It fails when the call has gone, and then nobody misses it.
 	_ = grpc.SetHeader(ctx, metadata.Pairs("audit-id", call.ID))
@@ -65,16 +66,124 @@ func (a Auditor) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return resp, err
 }
 
-// Stream is the interceptor of streams.
+// Stream is the interceptor of streams. What a stream is for stands in its first
+// message: it is recorded when that has come.
 func (a Auditor) Stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if a.Log == nil || unaudited(info.FullMethod) {
 		return next(srv, s)
 	}
-	e := a.Log.Begin(a.call(s.Context(), info.FullMethod))
-	e.Started(200)
-	err := next(srv, s)
-	end(e, err)
+	r := &recordedStream{ServerStream: s, a: a, call: a.call(s.Context(), info.FullMethod)}
+	_ = s.SetHeader(metadata.Pairs("audit-id", r.call.ID)) // as for single calls
+	err := next(srv, r)
+	r.ended(err)
 	return err
+}
+
+// recordedStream records a stream.
+type recordedStream struct {
+	grpc.ServerStream
+	a    Auditor
+	call audit.Call
+
+	mu           sync.Mutex // guards the entry: messages go both ways at a time
+	begun, going bool
+	over         bool
+	entry        *audit.Entry
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (r *recordedStream) RecvMsg(m any) error {
+	err := r.ServerStream.RecvMsg(m)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.begin(m)
+	}
+	return err
+}
+
+// SendMsg implements grpc.ServerStream.
+func (r *recordedStream) SendMsg(m any) error {
+	r.mu.Lock()
+	if !r.going && !r.over {
+		r.begin(nil)
+		r.going = true
+		r.entry.Started(200)
+	}
+	r.mu.Unlock()
+	return r.ServerStream.SendMsg(m)
+}
+
+// begin records what the stream is for, once: by its first message, or, where
+// it ended before that, by its method. The caller holds the lock.
+func (r *recordedStream) begin(first any) {
+	if r.begun || r.over {
+		return
+	}
+	r.begun = true
+	if t, verb := r.a.asks(r.call.Path, first); t != nil {
+		r.call.Target, r.call.Verb = t, verb
+	}
+	r.entry = r.a.Log.Begin(r.call)
+}
+
+func (r *recordedStream) ended(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.begin(nil)
+	r.over = true
+	end(r.entry, err)
+}
+
+// asks gives what a stream asks of which object, as its first message says;
+// nil if it is of no object. Whoever was refused before has said nothing, and
+// only the kind of thing is known.
+func (a Auditor) asks(method string, first any) (*api.Target, string) {
+	pod := func(sub, namespace, name, verb string) (*api.Target, string) {
+		return &api.Target{Version: "v1", Resource: "pods", Subresource: sub, Namespace: namespace, Name: name}, verb
+	}
+	switch m := first.(type) {
+	case *wherryv1.WatchRequest:
+		return a.target(m.GetTarget()), "watch"
+	case *wherryv1.LogsRequest:
+		return pod("log", m.GetNamespace(), m.GetPod(), "get")
+	case *wherryv1.ExecRequest:
+		if start := m.GetStart(); start != nil && len(start.GetCommand()) == 0 {
+			return pod("attach", start.GetNamespace(), start.GetPod(), "create")
+		}
+		return pod("exec", m.GetStart().GetNamespace(), m.GetStart().GetPod(), "create")
+	case *wherryv1.PortForwardRequest:
+		return pod("portforward", m.GetStart().GetNamespace(), m.GetStart().GetPod(), "create")
+	case *wherryv1.ConnectRequest:
+		start := m.GetStart()
+		name := start.GetName()
+		if start.GetPort() != "" { // as in a path
+			name += ":" + start.GetPort()
+		}
+		return &api.Target{Version: "v1", Resource: start.GetResource(), Subresource: "proxy", Namespace: start.GetNamespace(), Name: name}, "create"
+	}
+	switch method {
+	case wherryv1.Pods_Logs_FullMethodName:
+		return pod("log", "", "", "get")
+	case wherryv1.Pods_Exec_FullMethodName:
+		return pod("exec", "", "", "create")
+	case wherryv1.Pods_PortForward_FullMethodName:
+		return pod("portforward", "", "", "create")
+	case wherryv1.Pods_Connect_FullMethodName:
+		return pod("proxy", "", "", "create")
+	}
+	return nil, ""
+}
+
+// target is what a call names, with the version that an empty one stands for.
+func (a Auditor) target(named *wherryv1.Target) *api.Target {
+	t := target(named)
+	if t.Version == "" {
+		if k, ok := a.Kinds.Resource(t.Group, "", t.Resource); ok {
+			t.Version = k.Version
+		}
+	}
+	return &t
 }
 
 func (a Auditor) keep(obj *anypb.Any, into func(any)) {
@@ -101,10 +210,13 @@ func (a Auditor) call(ctx context.Context, method string) audit.Call {
 }
 
 func end(e *audit.Entry, err error) {
-	if err != nil {
-		st := apierr.StatusOf(err)
-		e.Complete(st)
+	if err == nil {
+		e.Decided(http.StatusOK)
+		e.Complete(metav1.Status{Code: http.StatusOK})
 		return
 	}
-	e.Complete(metav1.Status{Code: 200})
+	st := apierr.StatusOf(err)
+	e.Response(&st)
+	e.Decided(int(st.Code))
+	e.Complete(st)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -222,6 +223,20 @@ func (e *Entry) Annotate(key, value string) {
 	e.event.Annotations[key] = value
 }
 
+// decided is the annotation that says how authorization judged.
+const decided = "authorization.k8s.io/decision"
+
+// Decided says how authorization judged, which the code of the answer tells.
+func (e *Entry) Decided(code int) {
+	switch code {
+	case http.StatusUnauthorized:
+	case http.StatusForbidden:
+		e.Annotate(decided, "forbid")
+	default:
+		e.Annotate(decided, "allow")
+	}
+}
+
 // Started records that the answer of a long request has begun.
 func (e *Entry) Started(code int) {
 	if e != nil {
@@ -230,12 +245,38 @@ func (e *Entry) Started(code int) {
 	}
 }
 
-// Complete records how a request ended.
+// Complete records how a request ended. Of secrets and tokens it keeps no text
+// at a level that keeps no objects: what was refused may stand in it.
 func (e *Entry) Complete(st metav1.Status) {
-	if e != nil {
-		e.event.ResponseStatus = &st
-		e.write(ResponseComplete)
+	if e == nil {
+		return
 	}
+	if e.secret() && !e.d.level.Least(Request) {
+		st = withoutText(st)
+	}
+	e.event.ResponseStatus = &st
+	e.write(ResponseComplete)
+}
+
+// secret reports whether the request is about what nobody else should read.
+func (e *Entry) secret() bool {
+	t := e.event.ObjectRef
+	switch {
+	case t == nil:
+		return false
+	case t.APIGroup == "":
+		return t.Resource == "secrets" || t.Resource == "serviceaccounts" && t.Subresource == "token"
+	}
+	return t.APIGroup == "authentication.k8s.io" && t.Resource == "tokenreviews"
+}
+
+// withoutText drops what a status says in words.
+func withoutText(st metav1.Status) metav1.Status {
+	st.Message = ""
+	if d := st.Details; d != nil {
+		st.Details = &metav1.StatusDetails{Name: d.Name, Group: d.Group, Kind: d.Kind, UID: d.UID, RetryAfterSeconds: d.RetryAfterSeconds}
+	}
+	return st
 }
 
 // Panicked records that the request broke its handler.

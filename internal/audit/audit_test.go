@@ -169,6 +169,36 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestTextOfSecrets: what a refusal says of a secret or token is kept only where
+// the objects are.
+func TestTextOfSecrets(t *testing.T) {
+	said := metav1.Status{Code: 422, Reason: metav1.StatusReasonInvalid, Message: "hush", Details: &metav1.StatusDetails{
+		Name: "s", Kind: "Secret", Causes: []metav1.StatusCause{{Message: "hush"}},
+	}}
+	for _, c := range []struct {
+		at    api.Target
+		level Level
+		kept  bool
+	}{
+		{api.Target{Resource: "secrets"}, Metadata, false},
+		{api.Target{Resource: "secrets"}, Request, true},
+		{api.Target{Resource: "serviceaccounts", Subresource: "token"}, Metadata, false},
+		{api.Target{Resource: "serviceaccounts"}, Metadata, true},
+		{api.Target{Group: "authentication.k8s.io", Resource: "tokenreviews"}, Metadata, false},
+		{api.Target{Resource: "pods"}, Metadata, true},
+		{api.Target{Group: "example.com", Resource: "secrets"}, Metadata, true},
+	} {
+		s := &sink{}
+		New(s, &Policy{Rules: []Rule{{Level: c.level}}, OmitStages: []string{RequestReceived}}, nil).Begin(Call{Target: &c.at}).Complete(said)
+		if got := strings.Contains(s.String(), "hush"); got != c.kept || !strings.Contains(s.String(), `"reason":"Invalid"`) {
+			t.Errorf("%+v at %s: %s", c.at, c.level, s)
+		}
+	}
+	if said.Message != "hush" || len(said.Details.Causes) != 1 {
+		t.Error("the answer itself was changed")
+	}
+}
+
 func TestLostEventsAreTold(t *testing.T) {
 	var told bytes.Buffer
 	s := &sink{err: errors.New("disk full")}

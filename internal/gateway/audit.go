@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 
@@ -18,9 +17,6 @@ import (
 
 // maxAgent bounds a client's name for itself in the audit log.
 const maxAgent = 1024
-
-// decision is the annotation that says how authorization judged.
-const decision = "authorization.k8s.io/decision"
 
 // record begins the audit log's entry of a request, once its user is known or
 // was refused.
@@ -59,13 +55,7 @@ func (c *call) recorded() {
 		st = *c.refused
 		c.entry.Response(&st)
 	}
-	verdict := "allow"
-	if st.Code == http.StatusForbidden {
-		verdict = "forbid"
-	}
-	if st.Code != http.StatusUnauthorized {
-		c.entry.Annotate(decision, verdict)
-	}
+	c.entry.Decided(int(st.Code))
 	c.entry.Complete(st)
 }
 
