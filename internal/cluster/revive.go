@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/wherry-project/wherry/internal/pki"
+	"github.com/wherry-project/wherry/internal/seal"
 	"github.com/wherry-project/wherry/internal/store"
 )
 
@@ -30,7 +31,8 @@ func RevivedRevision(revision uint64, now, made time.Time) (uint64, error) {
 
 // Alone gives the command that makes one member the only one of a cluster that
 // is brought back: the others' keys are taken out and marked as removed, so
-// that they have to join again. It gives the names of those others.
+// that they have to join again, and a new data key takes over. It gives the
+// names of those others.
 func Alone(snap *store.Snapshot, k *Keyring, survivor Founder) (c store.Command, others []string, err error) {
 	members, err := memberNames(snap)
 	if err != nil {
@@ -63,6 +65,15 @@ func Alone(snap *store.Snapshot, k *Keyring, survivor Founder) (c store.Command,
 	pub, err := survivor.identity().publicKey()
 	if err != nil {
 		return c, nil, err
+	}
+	if pub != nil {
+		// Those others know the keys of before: what is written from now on is
+		// sealed with one that they never had, and the rest soon.
+		fresh, err := seal.NewKey(keys[len(keys)-1].ID() + 1)
+		if err != nil {
+			return c, nil, err
+		}
+		keys = append(keys, fresh)
 	}
 	data, err := putKeys(keys, map[string]*ecdh.PublicKey{survivor.Key: pub}, wraps, store.Cond{})
 	c.Changes = append(c.Changes, data)
