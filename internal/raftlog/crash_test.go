@@ -106,7 +106,7 @@ func (m *model) live(l *raftlog.Log, s *raftlog.Stable) error {
 		switch r := m.random.IntN(100); {
 		case r < 50:
 			m.open = m.batch()
-			if err = l.Append(m.open); err == nil {
+			if err = write(l, m.open); err == nil {
 				m.acknowledged()
 			}
 		case r < 70: // written in several batches, synced once

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/wherry-project/wherry/internal/raftlog"
@@ -32,6 +33,14 @@ func mustOpen(t *testing.T, fs raftlog.FS, dir string) *raftlog.Log {
 	return l
 }
 
+// write appends entries so that they survive a power cut.
+func write(l *raftlog.Log, entries []raftlog.Entry) error {
+	if err := l.Write(entries); err != nil {
+		return err
+	}
+	return l.Sync()
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -47,16 +56,16 @@ func TestLog(t *testing.T) {
 		t.Errorf("opened twice: %v", err)
 	}
 	for i := uint64(1); i <= 400; i += 4 {
-		must(t, l.Append(entries(i, i+3, 1)))
+		must(t, write(l, entries(i, i+3, 1)))
 	}
-	if err := l.Append(entries(402, 402, 1)); !errors.Is(err, raftlog.ErrGap) {
+	if err := write(l, entries(402, 402, 1)); !errors.Is(err, raftlog.ErrGap) {
 		t.Errorf("a gap: %v", err)
 	}
 	must(t, l.CutBack(301))
-	must(t, l.Append(entries(301, 310, 2)))
+	must(t, write(l, entries(301, 310, 2)))
 	must(t, l.CutFront(200))
 	big := raftlog.Entry{Index: 311, Term: 2, Data: bytes.Repeat([]byte("x"), 100_000)}
-	must(t, l.Append([]raftlog.Entry{big}))
+	must(t, write(l, []raftlog.Entry{big}))
 	check := func() {
 		t.Helper()
 		if l.Last() != 311 {
@@ -80,7 +89,7 @@ func TestLog(t *testing.T) {
 		t.Errorf("the first entry is %d", l.First())
 	}
 	must(t, l.Close())
-	if err := l.Append(entries(312, 312, 2)); !errors.Is(err, raftlog.ErrClosed) {
+	if err := write(l, entries(312, 312, 2)); !errors.Is(err, raftlog.ErrClosed) {
 		t.Errorf("a closed log: %v", err)
 	}
 	l = mustOpen(t, raftlog.Disk{}, dir)
@@ -94,7 +103,7 @@ func TestLog(t *testing.T) {
 	}
 	must(t, l.Close())
 	l = mustOpen(t, raftlog.Disk{}, dir)
-	must(t, l.Append(entries(5000, 5001, 7)))
+	must(t, write(l, entries(5000, 5001, 7)))
 	must(t, l.Close())
 	l = mustOpen(t, raftlog.Disk{}, dir)
 	if l.First() != 5000 || l.Last() != 5001 {
@@ -114,7 +123,7 @@ func TestDamage(t *testing.T) {
 		disk := newMem()
 		l := mustOpen(t, disk, "/log")
 		for i := uint64(1); i <= 120; i += 3 {
-			must(t, l.Append(entries(i, i+2, 1)))
+			must(t, write(l, entries(i, i+2, 1)))
 		}
 		must(t, l.Close())
 		return disk
@@ -159,9 +168,9 @@ func TestDamage(t *testing.T) {
 func TestMissingSegment(t *testing.T) {
 	disk := newMem()
 	l := mustOpen(t, disk, "/log")
-	must(t, l.Append(entries(1, 400, 1)))
+	must(t, write(l, entries(1, 400, 1)))
 	for i := uint64(401); i < 800; i += 10 {
-		must(t, l.Append(entries(i, i+9, 1)))
+		must(t, write(l, entries(i, i+9, 1)))
 	}
 	must(t, l.Close())
 	names, err := disk.ReadDir("/log")
@@ -182,7 +191,7 @@ func TestFull(t *testing.T) {
 	var err error
 	warned := uint64(0)
 	for last < 1000 {
-		if err = l.Append(entries(last+1, last+3, 1)); err != nil {
+		if err = write(l, entries(last+1, last+3, 1)); err != nil {
 			break
 		}
 		last += 3
@@ -201,7 +210,7 @@ func TestFull(t *testing.T) {
 	if l.Full() {
 		t.Error("it is still full")
 	}
-	must(t, l.Append(entries(last+1, last+3, 1)))
+	must(t, write(l, entries(last+1, last+3, 1)))
 	must(t, l.Close())
 	l = mustOpen(t, disk, "/log")
 	if l.Last() != last+3 {
@@ -214,7 +223,7 @@ func TestFull(t *testing.T) {
 func TestTornAndFull(t *testing.T) {
 	disk := newMem()
 	l := mustOpen(t, disk, "/log")
-	must(t, l.Append(entries(1, 10, 1)))
+	must(t, write(l, entries(1, 10, 1)))
 	must(t, l.Close())
 	f, err := disk.Open("/log/0000000000000001.seg", 0)
 	must(t, err)
@@ -227,49 +236,71 @@ func TestTornAndFull(t *testing.T) {
 	if found.Cut == "" || l.Last() != 10 {
 		t.Errorf("cut %q, the log ends at %d", found.Cut, l.Last())
 	}
-	if err := l.Append(entries(11, 11, 1)); !errors.Is(err, raftlog.ErrFull) {
+	if err := write(l, entries(11, 11, 1)); !errors.Is(err, raftlog.ErrFull) {
 		t.Errorf("a full disk: %v", err)
 	}
 	disk.SetRoom(0)
-	must(t, l.Append(entries(11, 11, 1)))
+	must(t, write(l, entries(11, 11, 1)))
 	must(t, l.Close())
 }
 
-// TestSyncFails lets a sync fail: what was appended is not there, then and later.
+// TestSyncFails lets a sync fail: nothing goes behind what may be lost.
 func TestSyncFails(t *testing.T) {
 	disk := newMem()
 	faulty := diskfault.NewFaulty(disk)
 	l := mustOpen(t, faulty, "/log")
-	must(t, l.Append(entries(1, 10, 1)))
+	must(t, write(l, entries(1, 10, 1)))
 	fault := errors.New("input/output error")
 	faulty.SetBroken(fault)
-	if err := l.Append(entries(11, 20, 1)); !errors.Is(err, fault) {
-		t.Fatal(err)
-	}
-	if l.Last() != 10 {
-		t.Errorf("the log ends at %d", l.Last())
-	}
-	faulty.SetBroken(nil)
-	must(t, l.Append(entries(11, 12, 2)))
-	disk.Kill()
-	l = mustOpen(t, disk, "/log")
-	if e, err := l.Get(12); err != nil || e.Term != 2 || l.Last() != 12 {
-		t.Errorf("entry 12: %+v, %v; the log ends at %d", e, err, l.Last())
-	}
-	must(t, l.Write(entries(13, 14, 2)))
-	must(t, l.Close())
-
-	l = mustOpen(t, faulty, "/log")
-	faulty.SetBroken(fault)
-	must(t, l.Write(entries(15, 16, 2)))
+	must(t, l.Write(entries(11, 12, 1)))
 	if err := l.Sync(); !errors.Is(err, fault) {
 		t.Fatal(err)
 	}
 	faulty.SetBroken(nil)
-	if err := l.Write(entries(17, 18, 2)); !errors.Is(err, fault) {
+	if err := l.Write(entries(13, 14, 1)); !errors.Is(err, fault) {
 		t.Errorf("entries behind what may be lost: %v", err)
 	}
 	_ = l.Close()
+	disk.Restart()
+	l = mustOpen(t, disk, "/log")
+	if l.Last() < 10 {
+		t.Errorf("the log ends at %d", l.Last())
+	}
+	must(t, l.Close())
+}
+
+// TestWriteIsOpen fails a write for lack of room that is on the disk all the
+// same: nobody may be told that nothing was written, and either may be found.
+func TestWriteIsOpen(t *testing.T) {
+	disk := newMem()
+	faulty := diskfault.NewFaulty(disk)
+	l := mustOpen(t, faulty, "/log")
+	must(t, write(l, entries(1, 10, 1)))
+	faulty.SetWrites(syscall.ENOSPC)
+	if err := l.Write(entries(11, 11, 1)); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, raftlog.ErrFull) || !raftlog.NoRoom(err) {
+		t.Errorf("a write that is open: %v", err)
+	}
+	if err := l.CutBack(10); !errors.Is(err, syscall.ENOSPC) || l.Last() != 10 {
+		t.Errorf("a cut that is open: %v; the log ends at %d", err, l.Last())
+	}
+	faulty.SetWrites(nil)
+	disk.Kill()
+	l = mustOpen(t, faulty, "/log")
+	if l.Last() != 11 {
+		t.Errorf("the log ends at %d", l.Last()) // in this test it was written
+	}
+	faulty.SetWrites(syscall.ENOSPC)
+	if err := l.Write(entries(12, 12, 1)); err == nil {
+		t.Error("a write that is open succeeds")
+	}
+	faulty.SetWrites(nil)
+	must(t, write(l, entries(12, 13, 2))) // whatever is behind the end does not count
+	disk.Restart()
+	l = mustOpen(t, faulty, "/log")
+	if e, err := l.Get(12); err != nil || e.Term != 2 || l.Last() != 13 {
+		t.Errorf("entry 12: %+v, %v; the log ends at %d", e, err, l.Last())
+	}
+	must(t, l.Close())
 }
 
 // TestStable keeps values, and tells damage of both copies.

@@ -47,6 +47,9 @@ func openDiskOn(fs raftlog.FS, dir, member, cluster, kind string, log raftLogger
 	if err := fs.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("raft data: %w", err)
 	}
+	if err := fs.SyncDir(filepath.Dir(dir)); err != nil { // its own name
+		return nil, fmt.Errorf("raft data: %w", err)
+	}
 	if d.lock, err = fs.Lock(dir); err != nil {
 		return nil, fmt.Errorf("raft data: %w", err)
 	}

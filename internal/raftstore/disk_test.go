@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -252,6 +253,14 @@ func TestDurable(t *testing.T) {
 	if err := s.wait(up, 0); err != nil {
 		t.Errorf("what was there before: %v", err)
 	}
+	// Another leader's entries stand instead of some, and are not stored either.
+	if err := s.wait(up, 4); err == nil {
+		t.Error("entry 4 counts as stored")
+	}
+	s.pending = []pendingWrite{{first: 8, number: s.writes - 1}, {first: 4, number: s.writes}}
+	if d := s.durable(); d != 3 {
+		t.Errorf("entry %d counts as stored, entry 4 is not", d)
+	}
 	faulty.SetDelay(0)
 	if err := s.waitAll(); err != nil {
 		t.Fatal(err)
@@ -383,5 +392,90 @@ func unpack(t *testing.T, file, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestCutFails lets a cut of the log fail, or a write: what is on the disk is
+// not known, so the replica stops instead of going on without its log.
+func TestCutFails(t *testing.T) {
+	fault := errors.New("input/output error")
+	start := func() (*logStore, *diskfault.Faulty, chan error) {
+		faulty := diskfault.NewFaulty(diskfault.NewMem(rand.New(rand.NewPCG(1, 1))))
+		below, _, err := raftlog.Open(faulty, "/log", raftlog.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newLogStore(wherryLog{below}, 0, 0)
+		failed := make(chan error, 1)
+		s.failed = func(err error) { failed <- err }
+		t.Cleanup(func() {
+			faulty.SetBroken(nil)
+			_ = errors.Join(s.close(), below.Close())
+		})
+		if err := errors.Join(s.StoreLogs([]*raft.Log{{Index: 1, Term: 1}, {Index: 2, Term: 1}}), s.waitAll()); err != nil {
+			t.Fatal(err)
+		}
+		return s, faulty, failed
+	}
+	expect := func(what string, s *logStore, failed chan error, err error) {
+		t.Helper()
+		if !errors.Is(err, fault) || len(failed) != 1 || !errors.Is(<-failed, fault) {
+			t.Fatalf("%s: %v; it says that it has stopped: %v", what, err, len(failed) == 1)
+		}
+		if err := s.StoreLog(&raft.Log{Index: 3, Term: 1}); !errors.Is(err, fault) {
+			t.Errorf("%s: an entry afterwards: %v", what, err)
+		}
+	}
+	s, faulty, failed := start()
+	faulty.SetBroken(fault)
+	expect("a cut", s, failed, s.DeleteRange(2, 2))
+
+	s, faulty, failed = start()
+	faulty.SetWrites(fault)
+	expect("a write", s, failed, s.StoreLog(&raft.Log{Index: 3, Term: 1}))
+
+	// A full disk and a gap are nothing to stop for.
+	s, faulty, failed = start()
+	faulty.SetWrites(syscall.ENOSPC)
+	if err := s.StoreLog(&raft.Log{Index: 3, Term: 1}); !errors.Is(err, syscall.ENOSPC) || errors.Is(err, raftlog.ErrFull) {
+		t.Errorf("a write into a full disk: %v", err)
+	}
+	if err := s.DeleteRange(2, 2); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a cut on a full disk: %v", err)
+	}
+	faulty.SetWrites(nil)
+	if err := s.StoreLogs([]*raft.Log{{Index: 3, Term: 1}, {Index: 5, Term: 1}}); !errors.Is(err, raftlog.ErrGap) {
+		t.Errorf("a gap: %v", err)
+	}
+	if err := errors.Join(s.StoreLog(&raft.Log{Index: 3, Term: 1}), s.waitAll()); err != nil || len(failed) > 0 {
+		t.Errorf("when there is room: %v", err)
+	}
+}
+
+// syncedDirs notes of which directories the names are sure.
+type syncedDirs struct {
+	raftlog.Disk
+	names []string
+}
+
+func (s *syncedDirs) SyncDir(name string) error {
+	s.names = append(s.names, name)
+	return s.Disk.SyncDir(name)
+}
+
+// TestNewDirectoryIsSure makes a data directory, whose own name must survive a
+// power cut too.
+func TestNewDirectoryIsSure(t *testing.T) {
+	parent := t.TempDir()
+	fs := &syncedDirs{}
+	d, err := openDiskOn(fs, filepath.Join(parent, "raft"), "m1", "", LogWherry, raftLogger{log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(fs.names, parent) {
+		t.Errorf("only of %q are the names sure", fs.names)
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/wherry-project/wherry/internal/raftlog"
 )
 
 // logBelow is a log on disk.
@@ -153,10 +155,11 @@ func (s *logStore) fail(err error) {
 func (s *logStore) durable() uint64 {
 	s.waitMu.Lock()
 	defer s.waitMu.Unlock()
-	if len(s.pending) == 0 {
-		return math.MaxUint64
+	from := uint64(math.MaxUint64) // of what is not; a later write may replace some of an earlier one
+	for _, p := range s.pending {
+		from = min(from, p.first-1)
 	}
-	return s.pending[0].first - 1
+	return from
 }
 
 // waitCommitted waits until the library's belief that an entry is committed is
@@ -221,7 +224,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	err = s.below.write(logs)
 	done()
 	if err != nil {
-		return fmt.Errorf("append to the log: %w", err)
+		return s.failUnlessFull(fmt.Errorf("append to the log: %w", err))
 	}
 	s.toSync(logs)
 	atOnce := false
@@ -302,7 +305,20 @@ func (s *logStore) DeleteRange(first, last uint64) error {
 		s.dropLocked() // a conflicting end, or everything
 	}
 	s.mu.Unlock()
-	return s.below.DeleteRange(first, last)
+	if err := s.below.DeleteRange(first, last); err != nil {
+		return s.failUnlessFull(fmt.Errorf("cut the log: %w", err))
+	}
+	return nil
+}
+
+// failUnlessFull stops this replica on an error after which the log takes no more
+// or may not be what it is taken for. A full disk passes, and a gap is nothing
+// that the disk did.
+func (s *logStore) failUnlessFull(err error) error {
+	if !raftlog.NoRoom(err) && !errors.Is(err, raftlog.ErrGap) {
+		s.fail(fmt.Errorf("the disk of the log: %w", err))
+	}
+	return err
 }
 
 // sinceSnapshot tells how much was written since snapshotted was called.

@@ -21,6 +21,7 @@ type Faulty struct {
 
 	mu     sync.Mutex
 	broken error         // what a sync gives
+	writes error         // what a write gives that was done
 	awake  chan struct{} // closed when the delay changes
 }
 
@@ -49,6 +50,14 @@ func (f *Faulty) SetBroken(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.broken = err
+}
+
+// SetWrites says what a write fails with although all of it is written, as one
+// may be whose process cannot know; nil mends it.
+func (f *Faulty) SetWrites(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.writes = err
 }
 
 // Syncs is how many syncs there were.
@@ -131,7 +140,13 @@ func (f *faultyFile) WriteAt(b []byte, at int64) (int, error) {
 			return 0, err
 		}
 	}
-	return f.File.WriteAt(b, at)
+	n, err := f.File.WriteAt(b, at)
+	f.f.mu.Lock()
+	defer f.f.mu.Unlock()
+	if err == nil && f.f.writes != nil {
+		return 0, &os.PathError{Op: "write", Path: f.name, Err: f.f.writes}
+	}
+	return n, err
 }
 
 // Sync implements raftlog.File.
