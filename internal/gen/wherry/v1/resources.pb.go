@@ -554,6 +554,7 @@ func (x *GetRequest) GetResourceVersion() string {
 type GetResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Object        *anypb.Any             `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -591,6 +592,13 @@ func (*GetResponse) Descriptor() ([]byte, []int) {
 func (x *GetResponse) GetObject() *anypb.Any {
 	if x != nil {
 		return x.Object
+	}
+	return nil
+}
+
+func (x *GetResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -744,6 +752,7 @@ type ListResponse struct {
 	// Objects left after this page, absent if selectors were used.
 	RemainingItems *int64       `protobuf:"varint,3,opt,name=remaining_items,json=remainingItems,proto3,oneof" json:"remaining_items,omitempty"`
 	Items          []*anypb.Any `protobuf:"bytes,4,rep,name=items,proto3" json:"items,omitempty"`
+	Warnings       []string     `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -802,6 +811,13 @@ func (x *ListResponse) GetRemainingItems() int64 {
 func (x *ListResponse) GetItems() []*anypb.Any {
 	if x != nil {
 		return x.Items
+	}
+	return nil
+}
+
+func (x *ListResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -1836,9 +1852,10 @@ const file_wherry_v1_resources_proto_rawDesc = "" +
 	"\n" +
 	"GetRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.wherry.v1.TargetR\x06target\x12)\n" +
-	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\";\n" +
+	"\x10resource_version\x18\x02 \x01(\tR\x0fresourceVersion\"W\n" +
 	"\vGetResponse\x12,\n" +
-	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\";\n" +
+	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\";\n" +
 	"\tSelection\x12\x16\n" +
 	"\x06labels\x18\x01 \x01(\tR\x06labels\x12\x16\n" +
 	"\x06fields\x18\x02 \x01(\tR\x06fields\"\x8a\x02\n" +
@@ -1848,12 +1865,13 @@ const file_wherry_v1_resources_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\x03R\x05limit\x12%\n" +
 	"\x0econtinue_token\x18\x04 \x01(\tR\rcontinueToken\x12)\n" +
 	"\x10resource_version\x18\x05 \x01(\tR\x0fresourceVersion\x124\n" +
-	"\x16resource_version_match\x18\x06 \x01(\tR\x14resourceVersionMatch\"\xce\x01\n" +
+	"\x16resource_version_match\x18\x06 \x01(\tR\x14resourceVersionMatch\"\xea\x01\n" +
 	"\fListResponse\x12)\n" +
 	"\x10resource_version\x18\x01 \x01(\tR\x0fresourceVersion\x12%\n" +
 	"\x0econtinue_token\x18\x02 \x01(\tR\rcontinueToken\x12,\n" +
 	"\x0fremaining_items\x18\x03 \x01(\x03H\x00R\x0eremainingItems\x88\x01\x01\x12*\n" +
-	"\x05items\x18\x04 \x03(\v2\x14.google.protobuf.AnyR\x05itemsB\x12\n" +
+	"\x05items\x18\x04 \x03(\v2\x14.google.protobuf.AnyR\x05items\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarningsB\x12\n" +
 	"\x10_remaining_items\"\x84\x03\n" +
 	"\fWatchRequest\x12)\n" +
 	"\x06target\x18\x01 \x01(\v2\x11.wherry.v1.TargetR\x06target\x122\n" +
