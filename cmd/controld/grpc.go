@@ -35,13 +35,17 @@ func openMethods() []string {
 	}
 }
 
+// maxStreams bounds what one connection has open at a time, as over HTTPS.
+const maxStreams = 1000
+
 // grpcServer makes the server of port 7443 with all its services.
 func (d *controld) grpcServer() *grpc.Server {
 	auditor := apiserver.Auditor{Log: d.audit, Kinds: d.api.Kinds(), User: d.users.Call}
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(d.keys.ServerConfig())),
-		grpc.ChainUnaryInterceptor(apierr.ServerUnary, auditor.Unary, apiserver.AnswerInTime, d.users.ServerUnary(openMethods()...)),
+		grpc.ChainUnaryInterceptor(apierr.ServerUnary, auditor.Unary, apiserver.AnswerInTime, d.users.ServerUnary(openMethods()...), d.flight.Unary(d.users.Call)),
 		grpc.ChainStreamInterceptor(apierr.ServerStream, auditor.Stream, d.users.ServerStream(openMethods()...)),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

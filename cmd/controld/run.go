@@ -57,6 +57,7 @@ type controld struct {
 	nodes     *dispatch.Server
 	cluster   *cluster.Server
 	gateway   *gateway.Gateway
+	flight    *gateway.Flight // what runs over both doors
 	grpc      *grpc.Server
 	health    *apiserver.Health
 	http, rpc net.Listener
@@ -183,8 +184,9 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	if d.audit, err = cfg.openAudit(log); err != nil {
 		return nil, err
 	}
+	d.flight = gateway.NewFlight(gateway.Limits{})
 	d.gateway, err = gateway.New(gateway.Config{
-		Audit: d.audit, API: d.api, User: d.users.Request, Hold: d.users.Hold, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
+		Audit: d.audit, API: d.api, User: d.users.Request, Hold: d.users.Hold, Flight: d.flight, Authorize: d.api.Authorize, AuthorizePath: d.api.AuthorizePath, OpenID: d.tokens, Streams: d.nodes, Backends: d.nodes, OpenAPI: docs,
 		Live: []gateway.Check{{Name: "raft", Run: d.alive}}, Ready: []gateway.Check{{Name: "data", Run: d.rebuilt}, {Name: "quorum", Run: d.current}},
 		Registry: d.metrics, Version: kubeversion.Info(version), Log: log,
 	})

@@ -65,6 +65,8 @@ type Config struct {
 	Now func() time.Time
 	// Limits that are 0 are Kubernetes' own.
 	Limits Limits
+	// Flight is what other doors to the API share; nil makes one of the Limits.
+	Flight *Flight
 }
 
 // Gateway is the HTTP face of the API. It may be used by many goroutines.
@@ -72,7 +74,7 @@ type Gateway struct {
 	cfg     Config
 	docs    *discovery.Documents
 	render  *render.Renderer
-	flight  *flight
+	flight  *Flight
 	metrics *metrics
 	serveMx http.Handler
 	zippers sync.Pool
@@ -87,13 +89,16 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.Now = time.Now
 	}
 	cfg.Limits = cfg.Limits.orDefault()
+	if cfg.Flight == nil {
+		cfg.Flight = NewFlight(cfg.Limits)
+	}
 	m, err := newMetrics(cfg.Registry)
 	if err != nil {
 		return nil, fmt.Errorf("register the gateway's metrics: %w", err)
 	}
 	return &Gateway{
 		cfg: cfg, docs: discovery.New(cfg.API.Kinds()), render: render.New(cfg.API.Codec(), cfg.Now),
-		flight: newFlight(cfg.Limits), metrics: m, serveMx: metricsHandler(cfg.Registry),
+		flight: cfg.Flight, metrics: m, serveMx: metricsHandler(cfg.Registry),
 		zippers: sync.Pool{New: func() any { return newZipper() }},
 	}, nil
 }
@@ -159,7 +164,7 @@ func (c *call) serve() error {
 	if err != nil {
 		return err
 	}
-	leave, err := c.g.flight.enter(c)
+	leave, err := c.enter()
 	if err != nil {
 		return err
 	}
