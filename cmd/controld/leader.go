@@ -26,7 +26,7 @@ func (d *controld) leaderParts(uint64) []daemon.Part {
 	}
 	return append(parts, controllers.All(controllers.Config{
 		Source: d.raft, API: d.api, LastSeen: d.nodes.LastSeen, NodeGrace: d.cfg.NodeGrace.std(),
-		Controls: d.serving, CA: string(pki.EncodeCertificate(d.keys.CA().Raw)), Authority: d.cluster.Authority, Host: d.member.Name, Log: d.log,
+		Controls: d.serving, CA: string(pki.EncodeCertificate(d.keys.CA().Raw)), Authority: d.cluster.Authority, Tokens: d.tokens, Host: d.member.Name, Log: d.log,
 	})...)
 }
 

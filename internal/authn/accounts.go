@@ -231,6 +231,9 @@ func (a *Accounts) Review(ctx context.Context, token string, audiences []string)
 	}
 	now := a.cfg.Now()
 	c, err := keys.Verify(token, a.cfg.Issuer, now)
+	if errors.Is(err, satoken.ErrLegacy) {
+		return a.legacy(ctx, snap, keys, token, audiences)
+	}
 	if err != nil {
 		return api.User{}, nil, err
 	}

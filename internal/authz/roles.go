@@ -56,7 +56,7 @@ func roles() map[string][]rbacv1.PolicyRule {
 			rule("rbac.authorization.k8s.io", "clusterroles", "escalate", "update"),
 		},
 		Controller("token"): {
-			rule("", "secrets", "update", "delete"), rule("", "serviceaccounts/token", "create"),
+			rule("", "secrets", "update", "delete"), rule("", "serviceaccounts", "update"),
 		},
 		Controller("certificate"): {
 			rule("certificates.k8s.io", "certificatesigningrequests", "delete"),

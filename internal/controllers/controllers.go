@@ -10,6 +10,7 @@ import (
 
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apiserver"
+	"github.com/wherry-project/wherry/internal/authn"
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/controllers/apiendpoints"
 	"github.com/wherry-project/wherry/internal/controllers/clusterroles"
@@ -23,6 +24,7 @@ import (
 	"github.com/wherry-project/wherry/internal/controllers/replicaset"
 	"github.com/wherry-project/wherry/internal/controllers/rootca"
 	"github.com/wherry-project/wherry/internal/controllers/serviceaccount"
+	"github.com/wherry-project/wherry/internal/controllers/token"
 	"github.com/wherry-project/wherry/internal/controllers/ttl"
 	"github.com/wherry-project/wherry/internal/daemon"
 	"github.com/wherry-project/wherry/internal/events"
@@ -50,6 +52,8 @@ type Config struct {
 	CA string
 	// Authority opens the cluster's CA, to sign what was asked of it and approved.
 	Authority func(*store.Snapshot) (*pki.Authority, error)
+	// Tokens makes the tokens that are kept in Secrets.
+	Tokens *authn.Accounts
 	// Host names this controld in Events.
 	Host string
 	Log  *slog.Logger
@@ -68,6 +72,7 @@ func All(cfg Config) []daemon.Part {
 	l.add(nodelife.New(l.as(nodelife.Name), l.events("node-controller", authz.Controller(nodelife.Name)), cfg.LastSeen, cfg.NodeGrace))
 	l.add(podgc.New(l.as(podgc.Name)))
 	l.add(serviceaccount.New(l.as(serviceaccount.Name)))
+	l.add(token.New(l.as(token.Name), cfg.Tokens, cfg.CA))
 	l.add(rootca.New(l.as(rootca.Name), cfg.CA))
 	l.add(clusterroles.New(l.as(clusterroles.Name)))
 	l.add(clusterroles.Defaults(cfg.API.As(api.User{Name: "system:apiserver", Groups: []string{authz.Masters}})))

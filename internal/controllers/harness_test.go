@@ -18,6 +18,7 @@ import (
 	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/apierr"
 	"github.com/wherry-project/wherry/internal/apiserver"
+	"github.com/wherry-project/wherry/internal/authn"
 	"github.com/wherry-project/wherry/internal/authz"
 	"github.com/wherry-project/wherry/internal/bootstrap"
 	"github.com/wherry-project/wherry/internal/controllers"
@@ -39,6 +40,8 @@ type cluster struct {
 	api   *apiserver.Server
 	admin *apiserver.Direct
 	ca    *pki.Authority
+	// tokens has its keys from the start on.
+	tokens *authn.Accounts
 
 	mu   sync.Mutex
 	seen map[string]time.Time
@@ -59,7 +62,8 @@ func newCluster(t testing.TB, more func(*controllers.Config)) *cluster {
 		FirstPort: 30000, LastPort: 32767, DNS: netip.MustParseAddr("10.96.0.10"),
 	})
 	c := &cluster{t: t, store: st, seen: map[string]time.Time{}, stuck: map[string]bool{}, sick: map[string]bool{}}
-	c.api = apiserver.New(apiserver.Config{Store: st, Codec: codec, Alloc: al})
+	c.tokens = authn.NewAccounts(authn.AccountsConfig{State: st, Issuer: "https://test"})
+	c.api = apiserver.New(apiserver.Config{Store: st, Codec: codec, Alloc: al, Tokens: c.tokens})
 	c.admin = c.api.As(api.User{Name: "kubernetes-admin", Groups: []string{authz.Masters}})
 	var err error
 	if c.ca, err = pki.NewAuthority("test", time.Now()); err != nil {
@@ -68,8 +72,11 @@ func newCluster(t testing.TB, more func(*controllers.Config)) *cluster {
 	if err := bootstrap.Write(t.Context(), st, bootstrap.Config{Kinds: codec.Kinds(), Alloc: al, DNS: netip.MustParseAddr("10.96.0.10"), APIPort: 6443, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.tokens.KeepKeys(t.Context(), st); err != nil {
+		t.Fatal(err)
+	}
 	cfg := controllers.Config{
-		Source: st, API: c.api, LastSeen: c.lastSeen, CA: "the certificate", Authority: func(*store.Snapshot) (*pki.Authority, error) { return c.ca, nil }, Host: "test", Log: slog.New(slog.DiscardHandler),
+		Source: st, Tokens: c.tokens, API: c.api, LastSeen: c.lastSeen, CA: "the certificate", Authority: func(*store.Snapshot) (*pki.Authority, error) { return c.ca, nil }, Host: "test", Log: slog.New(slog.DiscardHandler),
 		Controls: func(context.Context) []netip.AddrPort {
 			return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:6443")}
 		},

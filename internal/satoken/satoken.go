@@ -62,6 +62,21 @@ func Subject(namespace, name string) string { return "system:serviceaccount:" + 
 
 // Sign makes a token with the newest key.
 func (s *KeySet) Sign(r Request) (string, error) {
+	if r.WarnAfter > 0 {
+		r.Bound.WarnAfter = jwt.NewNumericDate(r.Now.Add(r.WarnAfter))
+	}
+	return s.sign(Claims{
+		Claims: jwt.Claims{
+			Issuer: r.Issuer, Subject: Subject(r.Bound.Namespace, r.Bound.ServiceAccount.Name), Audience: r.Audiences,
+			IssuedAt: jwt.NewNumericDate(r.Now), NotBefore: jwt.NewNumericDate(r.Now), Expiry: jwt.NewNumericDate(r.Now.Add(r.Lasts)),
+			ID: uuid(),
+		},
+		Bound: r.Bound,
+	})
+}
+
+// sign makes a token that says claims, with the newest key.
+func (s *KeySet) sign(claims any) (string, error) {
 	if len(s.keys) == 0 {
 		return "", errors.New("there is no key to sign tokens with")
 	}
@@ -72,17 +87,7 @@ func (s *KeySet) Sign(r Request) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("sign a token: %w", err)
 	}
-	if r.WarnAfter > 0 {
-		r.Bound.WarnAfter = jwt.NewNumericDate(r.Now.Add(r.WarnAfter))
-	}
-	token, err := jwt.Signed(signer).Claims(Claims{
-		Claims: jwt.Claims{
-			Issuer: r.Issuer, Subject: Subject(r.Bound.Namespace, r.Bound.ServiceAccount.Name), Audience: r.Audiences,
-			IssuedAt: jwt.NewNumericDate(r.Now), NotBefore: jwt.NewNumericDate(r.Now), Expiry: jwt.NewNumericDate(r.Now.Add(r.Lasts)),
-			ID: uuid(),
-		},
-		Bound: r.Bound,
-	}).Serialize()
+	token, err := jwt.Signed(signer).Claims(claims).Serialize()
 	if err != nil {
 		return "", fmt.Errorf("sign a token: %w", err)
 	}
@@ -96,22 +101,17 @@ const maxToken = 16 << 10
 // and it is valid now. For whom it is meant is not looked at.
 func (s *KeySet) Verify(token, issuer string, now time.Time) (Claims, error) {
 	var c Claims
-	if len(token) > maxToken {
-		return c, fmt.Errorf("%w: it is too long", ErrInvalid)
-	}
-	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{Algorithm})
-	if err != nil || len(t.Headers) != 1 {
-		return c, fmt.Errorf("%w: it is no signed JSON web token", ErrInvalid)
-	}
-	key, ok := s.find(t.Headers[0].KeyID)
-	if !ok {
-		return c, fmt.Errorf("%w: no key of this cluster signed it", ErrInvalid)
+	t, key, err := s.opened(token)
+	if err != nil {
+		return c, err
 	}
 	if err := t.Claims(&key.private.PublicKey, &c); err != nil {
 		return Claims{}, fmt.Errorf("%w: the signature is wrong", ErrInvalid)
 	}
 	b := c.Bound
 	switch {
+	case c.Issuer == LegacyIssuer && c.Issuer != issuer:
+		return Claims{}, ErrLegacy
 	case c.Issuer != issuer:
 		return Claims{}, fmt.Errorf("%w: its issuer is %q, not %q", ErrInvalid, c.Issuer, issuer)
 	case c.Expiry == nil || c.Subject != Subject(b.Namespace, b.ServiceAccount.Name) || b.ServiceAccount.UID == "":
@@ -124,6 +124,22 @@ func (s *KeySet) Verify(token, issuer string, now time.Time) (Claims, error) {
 		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	return c, nil
+}
+
+// opened parses a token and finds the key that it says to be signed with.
+func (s *KeySet) opened(token string) (*jwt.JSONWebToken, Key, error) {
+	if len(token) > maxToken {
+		return nil, Key{}, fmt.Errorf("%w: it is too long", ErrInvalid)
+	}
+	t, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{Algorithm})
+	if err != nil || len(t.Headers) != 1 {
+		return nil, Key{}, fmt.Errorf("%w: it is no signed JSON web token", ErrInvalid)
+	}
+	key, ok := s.find(t.Headers[0].KeyID)
+	if !ok {
+		return nil, Key{}, fmt.Errorf("%w: no key of this cluster signed it", ErrInvalid)
+	}
+	return t, key, nil
 }
 
 // leeway forgives clocks of members that differ a little. It is less than a
