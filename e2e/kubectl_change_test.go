@@ -141,9 +141,9 @@ func tendsNodes(k *typist) {
 	k.does("$K rollout status deploy/d --timeout=120s", "rolled out")
 }
 
-// certifies asks for a certificate and answers.
+// certifies asks for a certificate, answers, and is whom the certificate names.
 func certifies(k *typist) {
-	k.does(`openssl req -new -newkey rsa:2048 -nodes -keyout k.pem -out r.pem -subj /CN=jane 2>/dev/null
+	k.does(`openssl req -new -newkey rsa:2048 -nodes -keyout k.pem -out r.pem -subj /O=painters/CN=jane 2>/dev/null
 cat >csr.yaml <<EOF
 apiVersion: certificates.k8s.io/v1
 kind: CertificateSigningRequest
@@ -153,6 +153,13 @@ EOF
 $K apply -f csr.yaml && sed s/-yes/-no/ csr.yaml | $K apply -f -`, "created")
 	k.does("$K get csr $N-yes", "Pending", "kubernetes.io/kube-apiserver-client")
 	k.does("$K certificate approve $N-yes && $K get csr $N-yes", "certificatesigningrequest.certificates.k8s.io/"+k.ns+"-yes approved", "Approved")
+	k.until("$K get csr $N-yes", "Approved,Issued")
+	k.does(`$K get csr $N-yes -o jsonpath='{.status.certificate}' | base64 -d >k.crt
+$K config view --raw --minify -o jsonpath='{.clusters[0].cluster.certificate-authority-data}' | base64 -d >ca.crt
+J="$K --kubeconfig /dev/null --certificate-authority ca.crt --client-certificate k.crt --client-key k.pem"
+$J auth whoami && $J get pods; true`, "jane", "painters", "system:authenticated", `pods is forbidden: User "jane" cannot list`)
+	k.fails(1, `openssl req -new -key k.pem -out m.pem -subj /O=system:masters/CN=jane && sed "s/-yes/-masters/; s/request: [^,]*/request: $(base64 -w0 m.pem)/" csr.yaml | $K create -f -`,
+		"use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed")
 	k.does("$K certificate deny $N-no && $K get csr $N-no", "denied", "Denied")
 	k.does("$K get csr $N-yes -o jsonpath='{.status.conditions[0].reason}'", "KubectlApprove")
 	k.does("$K delete csr $N-yes $N-no", "deleted")
