@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/wherry-project/wherry/internal/store"
 )
 
 // clients do random operations on random members and write down what they see.
@@ -31,12 +33,12 @@ type clients struct {
 
 // acked is a write that was acknowledged.
 type acked struct {
-	revision   uint64
-	key, value string
+	revision uint64
+	what     string
 }
 
-// keysAtOnce is how many keys the clients share at a time.
-const keysAtOnce = 3
+// pairsAtOnce is how many pairs of keys the clients share at a time.
+const pairsAtOnce = 3
 
 func newClients(c *cluster, n int, seed int64, patience time.Duration, stale func(*rand.Rand) bool) *clients {
 	c.crowds++
@@ -52,9 +54,42 @@ func (cs *clients) end() {
 	cs.wg.Wait()
 }
 
-// key names a key of now.
-func (cs *clients) key(which any) string {
-	return fmt.Sprintf("c%d-e%d-%v", cs.number, cs.epoch.Load(), which)
+// pair names a pair of keys of now. A command that has several keys has those of
+// one pair.
+func (cs *clients) pair(which any) [2]string {
+	name := fmt.Sprintf("c%d-e%d-%v-", cs.number, cs.epoch.Load(), which)
+	return [2]string{name + "a", name + "b"}
+}
+
+// random makes an operation on a pair, of which these revisions were seen.
+func random(r *rand.Rand, pair [2]string, value string, seen map[string]uint64) Op {
+	one := r.Intn(2)
+	key, other, at := pair[one], pair[1-one], seen[pair[one]]
+	kind := []string{"read", "read", "read", "set", "set", "cas", "create", "delete", "both", "both"}[r.Intn(10)]
+	if at == 0 && (kind == "cas" || kind == "both") {
+		kind = "read"
+	}
+	switch kind {
+	case "set":
+		return set(key, value, store.Cond{})
+	case "cas":
+		return set(key, value, store.Cond{Revision: at})
+	case "create":
+		return set(key, value, store.Cond{Absent: true})
+	case "delete":
+		return Op{Steps: []Step{{Key: key, Do: store.Delete, If: store.Cond{Revision: at * uint64(r.Intn(2))}}}}
+	case "both":
+		op := set(key, value, store.Cond{Revision: at})
+		op.Steps = append(op.Steps, []Step{
+			{Key: other, Value: value, Do: store.Put, If: store.Cond{Absent: true}},
+			{Key: other, Value: value, Do: store.Put},
+			{Key: other, Do: store.Delete},
+			{Key: other, Do: store.Check, If: store.Cond{Absent: true}},
+			{Key: other, Do: store.Check, If: store.Cond{Revision: seen[other]}},
+		}[r.Intn(5)])
+		return op
+	}
+	return Op{Key: key}
 }
 
 func (cs *clients) run(id int, seed int64) {
@@ -66,19 +101,17 @@ func (cs *clients) run(id int, seed int64) {
 			return
 		case <-time.After(time.Duration(r.Intn(4)) * time.Millisecond):
 		}
-		op := Op{
-			Kind: []string{"read", "read", "write", "cas"}[r.Intn(4)],
-			Key:  cs.key(r.Intn(keysAtOnce)), Value: fmt.Sprintf("%d-%d", id, i),
-			Patience: cs.patience,
-		}
-		if op.Kind == "cas" {
-			if op.Revision = seen[op.Key]; op.Revision == 0 {
-				op.Kind = "read"
-			}
-		}
-		op.Stale = op.Kind == "read" && cs.stale != nil && cs.stale(r)
-		if out := cs.do(id, cs.c.slots[r.Intn(len(cs.c.slots))], op); out.Revision != 0 {
+		op := random(r, cs.pair(r.Intn(pairsAtOnce)), fmt.Sprintf("%d-%d", id, i), seen)
+		op.Patience = cs.patience
+		op.Stale = op.Steps == nil && cs.stale != nil && cs.stale(r)
+		out := cs.do(id, cs.c.slots[r.Intn(len(cs.c.slots))], op)
+		if out.Revision != 0 && op.Steps == nil {
 			seen[op.Key] = out.Revision
+		}
+		for _, step := range op.Steps {
+			if out.OK && step.Do == store.Put {
+				seen[step.Key] = out.Revision
+			}
 		}
 	}
 }
@@ -98,27 +131,25 @@ func (cs *clients) do(id int, at *slot, op Op) Done {
 	defer cs.mu.Unlock()
 	cs.done++
 	if out.Unknown {
-		if op.Kind == "read" {
-			return out // a read that failed says nothing
+		if op.Steps == nil || out.Not {
+			return out // a read that failed says nothing; a command that was not done never shows
 		}
 		cs.open++
 		end = 1<<62 - 1 // it may be done at any later time
 	}
 	cs.history = append(cs.history, porcupine.Operation{ClientId: id, Input: op, Call: int64(call), Output: out, Return: end})
-	if op.Kind != "read" && !out.Unknown && (op.Kind == "write" || out.OK) {
-		cs.acked = append(cs.acked, acked{out.Revision, op.Key, op.Value})
+	if out.OK {
+		cs.acked = append(cs.acked, acked{out.Revision, op.what()})
 	}
 	return out
 }
 
 // works does a write and a linearizable read on a member, as one more client.
 func (cs *clients) works(at *slot) bool {
-	op := Op{Kind: "write", Key: cs.key("works"), Value: fmt.Sprint(time.Since(cs.start)), Patience: time.Second}
-	if cs.do(-1-at.number, at, op).Unknown {
-		return false
-	}
-	op.Kind = "read"
-	return !cs.do(-1-at.number, at, op).Unknown
+	key := cs.pair("works")[0]
+	write, read := set(key, fmt.Sprint(time.Since(cs.start)), store.Cond{}), Op{Key: key, Patience: time.Second}
+	write.Patience = time.Second
+	return !cs.do(-1-at.number, at, write).Unknown && !cs.do(-1-at.number, at, read).Unknown
 }
 
 func (cs *clients) check() porcupine.CheckResult {

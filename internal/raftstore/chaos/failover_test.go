@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/wherry-project/wherry/internal/store"
 )
 
 // TestFailover kills the leader and measures the time to the next write, made
@@ -66,7 +68,9 @@ func TestFailover(t *testing.T) {
 
 func write(s *slot, key string, patience time.Duration) bool {
 	var out Done
-	err := s.ask("Do", Op{Kind: "write", Key: key, Value: "x", Patience: patience}, &out, patience+time.Second)
+	op := set(key, "x", store.Cond{})
+	op.Patience = patience
+	err := s.ask("Do", op, &out, patience+time.Second)
 	return err == nil && !out.Unknown
 }
 

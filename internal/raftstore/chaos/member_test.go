@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/rpc"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -117,28 +118,62 @@ func serveMember(set memberSettings) error {
 	}
 }
 
-// Op is one operation of a client.
+// Op is one operation of a client: a command, or without steps a read of Key.
 type Op struct {
-	Kind, Key, Value string // "read", "write", "cas"
-	Revision         uint64 // of cas
-	Stale            bool   // the fault that the checker must find: any state will do
-	Patience         time.Duration
+	Steps    []Step
+	Key      string
+	Stale    bool // the fault that the checker must find: any state will do
+	Patience time.Duration
+}
+
+// Step is what a command does with one key.
+type Step struct {
+	Key, Value string
+	Do         store.Op
+	If         store.Cond // a revision, or that there is none
+}
+
+// set is the command that writes a key.
+func set(key, value string, on store.Cond) Op {
+	return Op{Steps: []Step{{Key: key, Value: value, Do: store.Put, If: on}}}
+}
+
+func (s Step) change() store.Change {
+	key := storetest.Key(s.Key)
+	c := store.Change{Op: s.Do, Key: key, If: s.If}
+	if s.Do == store.Put {
+		c.Record = storetest.Record(key, s.Value)
+	}
+	return c
+}
+
+// what is what watchers will see of a command.
+func (op Op) what() (text string) {
+	for _, s := range op.Steps {
+		switch s.Do {
+		case store.Put:
+			text += s.Key + "=" + s.Value + ";"
+		case store.Delete:
+			text += s.Key + " gone;"
+		}
+	}
+	return text
 }
 
 // Done is how it went.
 type Done struct {
 	Value    string
 	Revision uint64
-	OK       bool // cas: the condition held
+	OK       bool // the conditions held
 	Unknown  bool // it may or may not have been done
+	Not      bool // it has not been done, says the error
 }
 
 // Do does an operation.
 func (m *Member) Do(op Op, out *Done) error {
 	ctx, cancel := context.WithTimeout(context.Background(), op.Patience)
 	defer cancel()
-	key := storetest.Key(op.Key)
-	if op.Kind == "read" {
+	if op.Steps == nil {
 		at := store.At{}
 		if op.Stale {
 			at.Level = store.Any
@@ -148,15 +183,19 @@ func (m *Member) Do(op Op, out *Done) error {
 			*out = Done{Unknown: true}
 			return nil
 		}
-		out.Value, out.Revision = storetest.Value(snap, key)
+		out.Value, out.Revision = storetest.Value(snap, storetest.Key(op.Key))
 		return nil
 	}
-	revision, err := m.store.Commit(ctx, storetest.Set(key, op.Value, store.Cond{Revision: op.Revision}))
+	var command store.Command
+	for _, s := range op.Steps {
+		command.Changes = append(command.Changes, s.change())
+	}
+	revision, err := m.store.Commit(ctx, command)
 	var compare *store.CompareError
 	switch {
 	case errors.As(err, &compare):
 	case err != nil:
-		out.Unknown = true
+		out.Unknown, out.Not = true, strings.Contains(err.Error(), "nothing was written")
 	default:
 		out.Revision, out.OK = revision, true
 	}
@@ -178,10 +217,10 @@ type Seen struct {
 	Err     string
 }
 
-// Change is one event.
+// Change is the events of one revision.
 type Change struct {
-	Revision   uint64
-	Key, Value string
+	Revision uint64
+	What     string // see Op.what
 }
 
 // Watch goes on with a watcher's watch, or starts it where the watcher is.
@@ -207,11 +246,15 @@ func (m *Member) Watch(ask WatchFrom, out *Seen) error {
 		return nil
 	}
 	for _, e := range events {
-		c := Change{Revision: e.Revision, Key: e.Key().Name}
-		if e.New != nil {
-			c.Value = storetest.Text(e.New)
+		if n := len(out.Events); n == 0 || out.Events[n-1].Revision != e.Revision {
+			out.Events = append(out.Events, Change{Revision: e.Revision})
 		}
-		out.Events = append(out.Events, c)
+		c := &out.Events[len(out.Events)-1]
+		if e.New != nil {
+			c.What += e.Key().Name + "=" + storetest.Text(e.New) + ";"
+		} else {
+			c.What += e.Key().Name + " gone;"
+		}
 	}
 	w.reached, out.UpTo = upTo, upTo
 	return nil

@@ -16,7 +16,7 @@ type watchers struct {
 	wg   sync.WaitGroup
 
 	mu     sync.Mutex
-	events map[uint64]Change // by revision; every command of the clients is one change
+	events map[uint64]Change // by revision; every command of the clients has one
 	read   []uint64          // how far each has come
 	moves  int
 	errs   []error
@@ -118,8 +118,8 @@ func (ws *watchers) check(all []acked) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	for _, a := range all {
-		if e := ws.events[a.revision]; e.Key != a.key || e.Value != a.value {
-			ws.errs = append(ws.errs, fmt.Errorf("%s=%s was acknowledged at revision %d; the watchers saw %v there", a.key, a.value, a.revision, e))
+		if e := ws.events[a.revision]; e.What != a.what {
+			ws.errs = append(ws.errs, fmt.Errorf("%q was acknowledged at revision %d; the watchers saw %v there", a.what, a.revision, e))
 		}
 	}
 	if len(ws.errs) > 10 {
