@@ -72,6 +72,11 @@ func (h HTTP) Get(ctx context.Context) (status int, body string, err error) {
 	if err != nil {
 		return 0, "", fmt.Errorf("read the answer of %s: %w", h.URL(), err)
 	}
+	// A program that gives up when its client does can answer while the
+	// connection is being closed: too late.
+	if err := ctx.Err(); err != nil {
+		return 0, "", fmt.Errorf("GET %s: %w", h.URL(), err)
+	}
 	return answer.StatusCode, string(b), nil
 }
 
