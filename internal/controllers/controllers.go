@@ -74,6 +74,7 @@ func All(cfg Config) []daemon.Part {
 	l.add(serviceaccount.New(l.as(serviceaccount.Name)))
 	l.add(token.New(l.as(token.Name), cfg.Tokens, cfg.CA))
 	l.add(rootca.New(l.as(rootca.Name), cfg.CA))
+	l.add(rootca.Extension(l.as(rootca.Name), cfg.CA))
 	l.add(clusterroles.New(l.as(clusterroles.Name)))
 	l.add(clusterroles.Defaults(cfg.API.As(api.User{Name: "system:apiserver", Groups: []string{authz.Masters}})))
 	l.add(csr.New(l.as(csr.Name), cfg.Authority))

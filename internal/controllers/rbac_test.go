@@ -38,6 +38,38 @@ func TestRootCA(t *testing.T) {
 	testkit.Eventually(t, patience, good)
 }
 
+// API servers of others find the CA of users' certificates, whatever is done to
+// it; what else is there stays.
+func TestExtensionAuthentication(t *testing.T) {
+	testkit.Leaks(t)
+	c := newCluster(t, nil)
+	const name = "extension-apiserver-authentication"
+	data := func(want ...string) func() error {
+		return func() error {
+			m, err := get[*corev1.ConfigMap](c, "configmaps", "kube-system", name)
+			if err == nil && (len(m.Data) != len(want)+1 || m.Data["client-ca-file"] != "the certificate") {
+				return fmt.Errorf("it holds %v", m.Data)
+			}
+			for _, key := range want {
+				if err == nil && m.Data[key] == "" {
+					return fmt.Errorf("it holds %v", m.Data)
+				}
+			}
+			return err
+		}
+	}
+	testkit.Eventually(t, patience, data())
+	change(c, "configmaps", "kube-system", name, func(m *corev1.ConfigMap) { m.Data = map[string]string{"client-ca-file": "forged", "more": "x"} })
+	testkit.Eventually(t, patience, data("more"))
+	if err := c.admin.Delete(t.Context(), api.Key{Resource: "configmaps", Namespace: "kube-system", Name: name}, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, patience, data())
+	if _, err := c.api.As(api.User{Name: "system:kube-scheduler"}).Update(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name}}); err == nil {
+		t.Error("the scheduler may write it")
+	}
+}
+
 func hasRule(c *cluster, role, resource string) bool {
 	r, err := get[*rbacv1.ClusterRole](c, "clusterroles.rbac.authorization.k8s.io", "", role)
 	return err == nil && slices.ContainsFunc(r.Rules, func(p rbacv1.PolicyRule) bool { return slices.Contains(p.Resources, resource) })

@@ -1,5 +1,6 @@
 // Package rootca gives every namespace the ConfigMap kube-root-ca.crt: the
-// certificate of the cluster's CA, by which pods know the API server.
+// certificate of the cluster's CA, by which pods know the API server. It tells
+// the API servers of others too, by which CA users are known.
 package rootca
 
 import (
