@@ -45,7 +45,9 @@ func TestCrashCluster(t *testing.T) {
 		if c.disks[id] == nil {
 			c.disks[id] = diskfault.NewMem(rand.New(rand.NewPCG(number, uint64(id[1]))))
 		}
-		return c.disks[id]
+		slow := diskfault.NewFaulty(c.disks[id])
+		slow.SetDelay(5 * time.Millisecond) // so that something is always not synced yet
+		return slow
 	})
 	rounds := max(3, *cuts/5)
 	for round := range rounds {
