@@ -76,12 +76,30 @@ func (k *Keyring) Seal(r *api.Record) ([]byte, error) {
 	key, ok := k.keys[last]
 	k.mu.Unlock()
 	switch {
-	case last == 0: // a cluster from before sealing; its leader is about to make a key
+	case last == 0 && k.fromBefore(): // its leader is about to make a key
 		return r.Bytes, nil
+	case last == 0:
+		return nil, apierr.Unavailable("%s cannot be sealed: this controld has not been given the cluster's state yet; try again, or ask another", r.Key)
 	case !ok:
 		return nil, apierr.Unavailable("%s cannot be sealed: this controld has not been given the cluster's key yet; try again, or ask another", r.Key)
 	}
 	return key.Seal(sealName(r.Key), r.Bytes)
+}
+
+// fromBefore reports whether the state at hand is that of a cluster from before
+// sealing, and not just one that has yet to arrive.
+func (k *Keyring) fromBefore() bool {
+	r := k.reader.Load()
+	if r == nil {
+		return false
+	}
+	snap, err := (*r).Snapshot(context.Background(), store.At{Level: store.Any})
+	if err != nil {
+		return false // the replica is closing
+	}
+	_, founded := snap.Raw().Get(authorityKey())
+	_, sealed := snap.Raw().Get(dataKeysKey())
+	return founded && !sealed
 }
 
 // Open implements [store.Sealer].

@@ -22,8 +22,10 @@ type Offline struct {
 	term    uint64
 }
 
-// OpenOffline opens the data of a member and replays it; nothing is changed. A
-// daemon that runs on it keeps it from being opened.
+// OpenOffline opens the data of a member and replays it. It loses nothing, but it
+// tidies up as a start does: what a power cut left unfinished is removed, and
+// damaged snapshots for which there is another; behind a torn end of the log a
+// segment is begun. A daemon that runs on it keeps it from being opened.
 func OpenOffline(dir, member, cluster string, codec *api.Codec, log *slog.Logger) (o *Offline, err error) {
 	d, err := openDiskOn(raftlog.Disk{}, dir, member, cluster, logAsFound, raftLogger{log: log})
 	if err != nil {

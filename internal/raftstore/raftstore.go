@@ -219,7 +219,10 @@ func (s *Store) Bootstrap() error {
 
 // Close hands leadership over if this replica has it and another can take it,
 // and stops. Writes that wait end with an error that says whether they may have
-// been done.
+// been done. ctx bounds the handing over; the rest waits for the disk, however
+// long a sync takes: whoever cannot wait leaves it behind, as [daemon.Run] does.
+//
+// [daemon.Run]: github.com/wherry-project/wherry/internal/daemon.Run
 func (s *Store) Close(ctx context.Context) error {
 	var err error
 	s.closed.Do(func() {
