@@ -79,7 +79,7 @@ type Page struct {
 	Continue string
 	// Remaining is nil when selectors were used or nothing remains.
 	Remaining *int64
-	// Warnings are for who deleted what the page holds.
+	// Warnings are for who asked for the page, or deleted what it holds.
 	Warnings []string
 }
 

@@ -45,9 +45,14 @@ func (s *Server) post(ctx context.Context, u api.User, k *api.Kind, t api.Target
 	if err != nil {
 		return api.Value{}, err
 	}
-	return api.Value{Object: &metav1.Status{
+	return api.Value{Object: created()}, nil
+}
+
+// created is the answer to a body that asks for something and is not kept.
+func created() *metav1.Status {
+	return &metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: http.StatusCreated,
-	}}, nil
+	}
 }
 
 // bind does what a Binding that is posted to a namespace asks for.

@@ -50,7 +50,11 @@ func (s *Server) Create(ctx context.Context, u api.User, t api.Target, obj runti
 		return api.Value{}, apierr.BadRequest("resourceVersion should not be set on objects to be created")
 	}
 	if k.Virtual {
-		return s.createVirtual(ctx, u, k, t, object, o)
+		v, err := s.createVirtual(ctx, u, k, t, object, o)
+		if _, ok := object.(*corev1.Binding); ok && err == nil {
+			v.Object = created()
+		}
+		return v, err
 	}
 	if object, err = stored(k, object, nil); err != nil {
 		return api.Value{}, err
@@ -95,7 +99,9 @@ func (s *Server) insert(ctx context.Context, u api.User, spoken *api.Kind, given
 		if k.Namespaced {
 			changes = append(changes, sameNamespace(snap, obj.GetNamespace()))
 		}
-		v, err = s.commit(ctx, k, obj, r, changes, o)
+		if v, err = s.commit(ctx, k, obj, r, changes, o); err == nil {
+			v.Warnings = warnings(spoken, obj, nil, "")
+		}
 		if lost := (*store.CompareError)(nil); given.GetName() == "" && errors.As(err, &lost) && lost.Key == key {
 			return true, taken(key)
 		}

@@ -36,6 +36,9 @@ func (s *Server) Delete(ctx context.Context, u api.User, t api.Target, o metav1.
 
 // deleteWarnings tell what a delete leaves behind that says nothing about it.
 func deleteWarnings(k *api.Kind, o metav1.DeleteOptions) []string {
+	if k.Deprecated != "" {
+		return []string{k.Deprecated}
+	}
 	if k.Resource != "jobs" || o.PropagationPolicy != nil || o.OrphanDependents != nil { //nolint:staticcheck // old clients send it
 		return nil
 	}

@@ -51,9 +51,7 @@ func (s *Server) evict(ctx context.Context, u api.User, k *api.Kind, t api.Targe
 			if err != nil {
 				return api.Value{}, err
 			}
-			return api.Value{Object: &metav1.Status{
-				TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: http.StatusCreated,
-			}}, nil
+			return api.Value{Object: created()}, nil
 		}
 		if try == evictTries {
 			return api.Value{}, apierr.Timeout(fmt.Sprintf("couldn't evict pod %q, which changes all the time", t.Name), 10*time.Second)

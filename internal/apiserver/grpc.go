@@ -104,7 +104,7 @@ func (g *Service) Get(ctx context.Context, r *wherryv1.GetRequest) (*wherryv1.Ge
 		return nil, err
 	}
 	a, err := g.s.Kinds().ValueAny(v)
-	return &wherryv1.GetResponse{Object: a}, err
+	return &wherryv1.GetResponse{Object: a, Warnings: v.Warnings}, err
 }
 
 // listBytes ends a page before gRPC's default limit of 4 MiB does.
@@ -128,7 +128,7 @@ func (g *Service) List(ctx context.Context, r *wherryv1.ListRequest) (*wherryv1.
 		return nil, err
 	}
 	return &wherryv1.ListResponse{
-		ResourceVersion: strconv.FormatUint(p.Revision, 10), ContinueToken: p.Continue, RemainingItems: p.Remaining, Items: items(p),
+		ResourceVersion: strconv.FormatUint(p.Revision, 10), ContinueToken: p.Continue, RemainingItems: p.Remaining, Items: items(p), Warnings: p.Warnings,
 	}, nil
 }
 

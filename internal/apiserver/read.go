@@ -20,6 +20,14 @@ func (s *Server) Get(ctx context.Context, u api.User, t api.Target, o api.GetOpt
 	if err != nil {
 		return api.Value{}, err
 	}
+	v, err := s.get(ctx, u, k, t, o)
+	if err == nil && k.Deprecated != "" {
+		v.Warnings = append(v.Warnings, k.Deprecated)
+	}
+	return v, err
+}
+
+func (s *Server) get(ctx context.Context, u api.User, k *api.Kind, t api.Target, o api.GetOptions) (api.Value, error) {
 	if k.Virtual {
 		return s.getVirtual(ctx, u, k, t)
 	}
@@ -106,14 +114,16 @@ func (s *Server) listWithin(ctx context.Context, u api.User, t api.Target, o api
 	if err != nil {
 		return nil, err
 	}
+	var p *api.Page
 	if k.Virtual {
-		return s.listVirtual(ctx, u, k, t, o)
+		p, err = s.listVirtual(ctx, u, k, t, o)
+	} else if p, err = s.list(ctx, k, t, o, limit); err == nil {
+		p, err = s.shownPage(k, p)
 	}
-	p, err := s.list(ctx, k, t, o, limit)
-	if err != nil {
-		return nil, err
+	if err == nil && k.Deprecated != "" {
+		p.Warnings = append(p.Warnings, k.Deprecated)
 	}
-	return s.shownPage(k, p)
+	return p, err
 }
 
 // shownPage gives a page in the version of the request.

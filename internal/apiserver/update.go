@@ -192,13 +192,15 @@ func (s *Server) modify(ctx context.Context, u api.User, spoken *api.Kind, w wri
 		if err != nil {
 			return false, err
 		}
-		obj, warnings, err := w.change(old)
+		obj, decoded, err := w.change(old)
 		if err != nil {
 			return false, err
 		}
 		var settled bool
 		v, settled, err = s.replace(ctx, u, spoken, r, old, obj, snap, w)
-		v.Warnings = append(v.Warnings, warnings...)
+		if len(decoded) > 0 {
+			v.Warnings = append(decoded, v.Warnings...)
+		}
 		return settled, err
 	})
 	if err != nil {
@@ -248,19 +250,34 @@ func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *a
 	if err != nil {
 		return api.Value{}, false, err
 	}
+	warned := warnings(spoken, obj, old, sub)
 	if bytes.Equal(next.Full(), r.Full()) && len(changes) == 0 {
-		return api.Value{Record: r}, false, nil
+		return api.Value{Record: r, Warnings: warned}, false, nil
 	}
 	if o.DryRun { // nothing is written: the revision stays
 		obj.SetResourceVersion(r.ResourceVersion())
 	}
 	if releasable(obj) {
 		v, err := s.remove(ctx, k, obj, next, r, o)
+		v.Warnings = warned
 		return v, err == nil, err
 	}
 	changes = append(changes, store.Change{Op: store.Put, If: store.Cond{Revision: r.Revision}, Key: r.Key, Record: next})
 	v, err := s.commit(ctx, k, obj, next, changes, o)
+	v.Warnings = warned
 	return v, err == nil, err
+}
+
+// warnings tell what the writer of an object should know of it and of its kind.
+func warnings(spoken *api.Kind, obj, old api.Object, sub string) []string {
+	var out []string
+	if spoken.Deprecated != "" {
+		out = []string{spoken.Deprecated}
+	}
+	if warn := spoken.Stored().Warn; warn != nil && sub == "" {
+		out = append(out, warn(obj, old)...)
+	}
+	return out
 }
 
 // preconditions compares the revision and uid that obj names, if any.

@@ -61,6 +61,7 @@ func (c *call) list() error {
 		return err
 	}
 	c.keepPage(page)
+	c.warn = append(c.warn, page.Warnings...)
 	return c.answer(http.StatusOK, f.ContentType(), func(w *body) error { return c.g.render.Page(w, f, page) })
 }
 

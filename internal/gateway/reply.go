@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -187,7 +188,10 @@ func (c *call) fail(err error) {
 // warnings puts the warnings into the header, and the client's users see them.
 func (c *call) warnings() {
 	used := 0
-	for _, text := range c.warn {
+	for i, text := range c.warn {
+		if slices.Contains(c.warn[:i], text) {
+			continue
+		}
 		if used += len(text); used > maxWarnings {
 			return
 		}

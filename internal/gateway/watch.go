@@ -54,6 +54,9 @@ func (c *call) watch() error {
 		return err
 	}
 	defer stream.Stop()
+	if k.Deprecated != "" {
+		c.warn = append(c.warn, k.Deprecated)
+	}
 	leave := c.g.metrics.watching(c)
 	defer leave()
 	return c.events(ctx, stream, f, k)
@@ -85,6 +88,7 @@ func (c *call) events(ctx context.Context, stream api.Stream, f render.Form, k *
 	}
 	rc := http.NewResponseController(c.w)
 	c.w.Header().Set("Content-Type", f.StreamType())
+	c.warnings()
 	c.w.WriteHeader(http.StatusOK)
 	if err := rc.Flush(); err != nil {
 		return err

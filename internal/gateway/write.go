@@ -75,11 +75,9 @@ func (c *call) create() error {
 	if err != nil {
 		return err
 	}
-	if sub, ok := k.Subresource(c.path.Subresource); ok && (sub.Kind == "Binding" || sub.Kind == "Eviction") {
+	if st, ok := v.Object.(*metav1.Status); ok { // of what is asked for and not kept
 		c.warn = append(c.warn, v.Warnings...)
-		return c.object(http.StatusCreated, &metav1.Status{
-			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess, Code: http.StatusCreated,
-		})
+		return c.object(http.StatusCreated, st)
 	}
 	return c.value(http.StatusCreated, f, k, v)
 }

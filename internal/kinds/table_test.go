@@ -269,6 +269,10 @@ func rules(k *api.Kind, obj, old api.Object) {
 	if k.Validate != nil {
 		k.Validate(obj)
 	}
+	if k.Warn != nil {
+		k.Warn(obj, nil)
+		k.Warn(obj, old)
+	}
 	for _, on := range []func(obj, old api.Object){k.OnUpdate, k.OnStatus} {
 		if on == nil {
 			continue

@@ -17,6 +17,7 @@ func ValidatingAdmissionPolicy() *api.Kind {
 	return api.WithStatus(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "ValidatingAdmissionPolicy",
 		Resource: "validatingadmissionpolicies", Singular: "validatingadmissionpolicy",
+		Warn:          unused(policiesUnused),
 		NeedsRevision: true,
 		Verbs:         api.AllVerbs(),
 		New:           func() api.Object { return &admissionv1.ValidatingAdmissionPolicy{} },
@@ -48,6 +49,7 @@ func MutatingAdmissionPolicy() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "MutatingAdmissionPolicy",
 		Resource: "mutatingadmissionpolicies", Singular: "mutatingadmissionpolicy",
+		Warn:          unused(policiesUnused),
 		NeedsRevision: true,
 		Verbs:         api.AllVerbs(),
 		New:           func() api.Object { return &admissionv1.MutatingAdmissionPolicy{} },

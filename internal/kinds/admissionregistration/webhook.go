@@ -20,6 +20,7 @@ func ValidatingWebhookConfiguration() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "ValidatingWebhookConfiguration",
 		Resource: "validatingwebhookconfigurations", Singular: "validatingwebhookconfiguration",
+		Warn:          unused(webhooksUnused),
 		NeedsRevision: true,
 		Verbs:         api.AllVerbs(),
 		New:           func() api.Object { return &admissionv1.ValidatingWebhookConfiguration{} },
@@ -43,6 +44,7 @@ func MutatingWebhookConfiguration() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: admissionv1.GroupName, Version: "v1", Kind: "MutatingWebhookConfiguration",
 		Resource: "mutatingwebhookconfigurations", Singular: "mutatingwebhookconfiguration",
+		Warn:          unused(webhooksUnused),
 		NeedsRevision: true,
 		Verbs:         api.AllVerbs(),
 		New:           func() api.Object { return &admissionv1.MutatingWebhookConfiguration{} },

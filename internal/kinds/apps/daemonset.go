@@ -22,6 +22,7 @@ func DaemonSet() *api.Kind {
 	return &api.Kind{
 		Group: "apps", Version: "v1", Kind: "DaemonSet",
 		Resource: "daemonsets", Singular: "daemonset",
+		Warn:         api.Warn(warnDaemonSet),
 		ShortNames:   []string{"ds"},
 		Categories:   []string{"all"},
 		Namespaced:   true,

@@ -26,6 +26,7 @@ func Deployment() *api.Kind {
 	return &api.Kind{
 		Group: "apps", Version: "v1", Kind: "Deployment",
 		Resource: "deployments", Singular: "deployment",
+		Warn:         api.Warn(warnDeployment),
 		ShortNames:   []string{"deploy"},
 		Categories:   []string{"all"},
 		Namespaced:   true,

@@ -20,6 +20,7 @@ func ReplicaSet() *api.Kind {
 	return &api.Kind{
 		Group: "apps", Version: "v1", Kind: "ReplicaSet",
 		Resource: "replicasets", Singular: "replicaset",
+		Warn:         api.Warn(warnReplicaSet),
 		ShortNames:   []string{"rs"},
 		Categories:   []string{"all"},
 		Namespaced:   true,

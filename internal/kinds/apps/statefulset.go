@@ -18,6 +18,7 @@ func StatefulSet() *api.Kind {
 	return &api.Kind{
 		Group: "apps", Version: "v1", Kind: "StatefulSet",
 		Resource: "statefulsets", Singular: "statefulset",
+		Warn:         api.Warn(warnStatefulSet),
 		ShortNames:   []string{"sts"},
 		Categories:   []string{"all"},
 		Namespaced:   true,

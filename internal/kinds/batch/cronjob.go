@@ -30,6 +30,7 @@ func CronJob() *api.Kind {
 	return &api.Kind{
 		Group: "batch", Version: "v1", Kind: "CronJob",
 		Resource: "cronjobs", Singular: "cronjob",
+		Warn:         api.Warn(warnCronJob),
 		ShortNames:   []string{"cj"},
 		Categories:   []string{"all"},
 		Namespaced:   true,

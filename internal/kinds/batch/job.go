@@ -31,6 +31,7 @@ func Job() *api.Kind {
 	return &api.Kind{
 		Group: "batch", Version: "v1", Kind: "Job",
 		Resource: "jobs", Singular: "job",
+		Warn:         api.Warn(warnJob),
 		Categories:   []string{"all"},
 		Namespaced:   true,
 		Verbs:        allVerbs(),

@@ -21,6 +21,7 @@ func PersistentVolumeClaim() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "PersistentVolumeClaim",
 		Resource: "persistentvolumeclaims", Singular: "persistentvolumeclaim",
+		Warn:         api.Warn(warnClaim),
 		ShortNames:   []string{"pvc"},
 		Namespaced:   true,
 		Verbs:        allVerbs(),

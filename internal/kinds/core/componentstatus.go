@@ -15,6 +15,7 @@ func ComponentStatus() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "ComponentStatus",
 		Resource: "componentstatuses", Singular: "componentstatus",
+		Deprecated: "v1 ComponentStatus is deprecated in v1.19+",
 		ShortNames: []string{"cs"},
 		Virtual:    true,
 		Verbs:      []string{"get", "list"},

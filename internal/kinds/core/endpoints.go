@@ -25,6 +25,8 @@ func Endpoints() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Endpoints",
 		Resource: "endpoints", Singular: "endpoints",
+		Deprecated:     "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+		Warn:           api.Warn(warnEndpoints),
 		CreateOnUpdate: true,
 		ShortNames:     []string{"ep"},
 		Namespaced:     true,

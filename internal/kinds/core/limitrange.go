@@ -20,6 +20,7 @@ func LimitRange() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "LimitRange",
 		Resource: "limitranges", Singular: "limitrange",
+		Warn:           api.Warn(warnLimits),
 		CreateOnUpdate: true,
 		ShortNames:     []string{"limits"},
 		Namespaced:     true,

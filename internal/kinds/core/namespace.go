@@ -19,6 +19,7 @@ func Namespace() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Namespace",
 		Resource: "namespaces", Singular: "namespace",
+		Warn:       api.Warn(warnNamespace),
 		ShortNames: []string{"ns"},
 		Verbs:      []string{"create", "delete", "get", "list", "patch", "update", "watch"},
 		Subresources: []api.Subresource{

@@ -24,6 +24,7 @@ func Node() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Node",
 		Resource: "nodes", Singular: "node",
+		Warn:       api.Warn(warnNode),
 		ShortNames: []string{"no"},
 		Verbs:      allVerbs(),
 		Subresources: []api.Subresource{

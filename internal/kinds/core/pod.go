@@ -17,6 +17,7 @@ func Pod() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Pod",
 		Resource: "pods", Singular: "pod",
+		Warn:       api.Warn(warnPod),
 		ShortNames: []string{"po"},
 		Categories: []string{"all"},
 		Namespaced: true,

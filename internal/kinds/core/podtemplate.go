@@ -17,6 +17,7 @@ func PodTemplate() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "PodTemplate",
 		Resource: "podtemplates", Singular: "podtemplate",
+		Warn:       api.Warn(warnPodTemplate),
 		Namespaced: true,
 		Verbs:      allVerbs(),
 		New:        func() api.Object { return &corev1.PodTemplate{} },

@@ -23,6 +23,7 @@ func ReplicationController() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "ReplicationController",
 		Resource: "replicationcontrollers", Singular: "replicationcontroller",
+		Warn:       api.Warn(warnReplication),
 		ShortNames: []string{"rc"},
 		Categories: []string{"all"},
 		Namespaced: true,

@@ -19,6 +19,7 @@ func ResourceQuota() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "ResourceQuota",
 		Resource: "resourcequotas", Singular: "resourcequota",
+		Warn:         api.Warn(warnQuota),
 		ShortNames:   []string{"quota"},
 		Namespaced:   true,
 		Verbs:        allVerbs(),

@@ -18,6 +18,7 @@ func Secret() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Secret",
 		Resource: "secrets", Singular: "secret",
+		Warn:       api.Warn(warnSecret),
 		Namespaced: true,
 		Verbs:      allVerbs(),
 		New:        func() api.Object { return &corev1.Secret{} },

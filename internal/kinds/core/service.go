@@ -19,6 +19,7 @@ func Service() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "Service",
 		Resource: "services", Singular: "service",
+		Warn:           api.Warn(warnService),
 		CreateOnUpdate: true,
 		ShortNames:     []string{"svc"},
 		Categories:     []string{"all"},

@@ -16,6 +16,7 @@ func ServiceAccount() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "ServiceAccount",
 		Resource: "serviceaccounts", Singular: "serviceaccount",
+		Warn:       api.Warn(warnServiceAccount),
 		ShortNames: []string{"sa"},
 		Namespaced: true,
 		Verbs:      allVerbs(),

@@ -19,6 +19,7 @@ func PersistentVolume() *api.Kind {
 	return &api.Kind{
 		Version: "v1", Kind: "PersistentVolume",
 		Resource: "persistentvolumes", Singular: "persistentvolume",
+		Warn:         api.Warn(warnVolume),
 		ShortNames:   []string{"pv"},
 		Verbs:        allVerbs(),
 		Subresources: []api.Subresource{{Name: "status", Verbs: statusVerbs()}},

@@ -23,6 +23,7 @@ func EndpointSlice() *api.Kind {
 	return &api.Kind{
 		Group: "discovery.k8s.io", Version: "v1", Kind: "EndpointSlice",
 		Resource: "endpointslices", Singular: "endpointslice",
+		Warn:       api.Warn(warnSlice),
 		Namespaced: true,
 		Verbs:      []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"},
 		New:        func() api.Object { return &discoveryv1.EndpointSlice{} },

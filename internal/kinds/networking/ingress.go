@@ -21,6 +21,7 @@ func Ingress() *api.Kind {
 	return api.WithStatus(&api.Kind{
 		Group: networkingv1.GroupName, Version: "v1", Kind: "Ingress",
 		Resource: "ingresses", Singular: "ingress",
+		Warn:           api.Warn(warnIngress),
 		ShortNames:     []string{"ing"},
 		Namespaced:     true,
 		Verbs:          api.AllVerbs(),

@@ -22,6 +22,7 @@ func NetworkPolicy() *api.Kind {
 	return api.WithSpec(&api.Kind{
 		Group: networkingv1.GroupName, Version: "v1", Kind: "NetworkPolicy",
 		Resource: "networkpolicies", Singular: "networkpolicy",
+		Warn:       api.Warn(warnPolicy),
 		ShortNames: []string{"netpol"},
 		Namespaced: true,
 		Verbs:      api.AllVerbs(),

@@ -22,6 +22,7 @@ func RuntimeClass() *api.Kind {
 	return &api.Kind{
 		Group: nodev1.GroupName, Version: "v1", Kind: "RuntimeClass",
 		Resource: "runtimeclasses", Singular: "runtimeclass",
+		Warn:           api.Warn(warnClass),
 		CreateOnUpdate: true,
 		NeedsRevision:  true,
 		Verbs:          api.AllVerbs(),

@@ -111,6 +111,7 @@ func CSIStorageCapacity() *api.Kind {
 	return &api.Kind{
 		Group: storagev1.GroupName, Version: "v1", Kind: "CSIStorageCapacity",
 		Resource: "csistoragecapacities", Singular: "csistoragecapacity",
+		Warn:          api.Warn(warnCapacity),
 		NeedsRevision: true,
 		Namespaced:    true,
 		Verbs:         api.AllVerbs(),

@@ -36,6 +36,7 @@ func StorageClass() *api.Kind {
 	return &api.Kind{
 		Group: storagev1.GroupName, Version: "v1", Kind: "StorageClass",
 		Resource: "storageclasses", Singular: "storageclass",
+		Warn:       api.Warn(warnClass),
 		ShortNames: []string{"sc"},
 		Verbs:      api.AllVerbs(),
 		New:        func() api.Object { return &storagev1.StorageClass{} },
