@@ -53,6 +53,15 @@ func changes(k *typist) {
 	k.has("editor", "#!/bin/sh\nsed -i s/red/edited/ \"$1\"\n")
 	k.does("chmod +x editor; KUBE_EDITOR=$PWD/editor $K edit cm m && $K get cm m -o jsonpath={.data.colour}", "configmap/m edited", "edited")
 	k.does("KUBE_EDITOR=true $K edit cm m", "Edit cancelled, no changes made.")
+	// What is refused is opened again, with the reason, until it is right.
+	k.has("again", `#!/bin/sh
+if [ -e opened ]
+then cp "$1" opened; sed -i 's|co/lour: wrong|colour: right|' "$1"
+else touch opened; sed -i 's|colour: .*|co/lour: wrong|' "$1"
+fi
+`)
+	k.does("chmod +x again; KUBE_EDITOR=$PWD/again $K edit cm m && cat opened && $K get cm m -o jsonpath={.data.colour}",
+		"configmap/m edited", `# configmaps "m" was not valid:`, "# * data[co/lour]: Invalid value:", "right")
 	k.does(`$K patch cm m -p '{"data":{"a":"b"}}' && $K patch cm m --type merge -p '{"data":{"a":null}}' && $K patch cm m --type json -p '[{"op":"add","path":"/data/z","value":"y"}]' && $K get cm m -o jsonpath='{.data}'`, "patched", `"z":"y"`, `!"a"`)
 	k.does("$K label cm m x=y && $K label cm m x=z --overwrite && $K label cm m --list", "configmap/m labeled", "x=z")
 	k.fails(1, "$K label cm m x=w", "--overwrite is false")
@@ -66,6 +75,8 @@ func changes(k *typist) {
 	k.does("$K expose deploy d --port=80 --target-port=http && $K set selector service d app=other && $K get service d -o jsonpath='{.spec.selector.app} {.spec.ports[0].targetPort}'", "service/d exposed", "selector updated", "other http")
 	k.does("$K scale deploy d --replicas=2 && $K scale deploy d --current-replicas=2 --replicas=1", "deployment.apps/d scaled")
 	k.fails(1, "$K scale deploy d --current-replicas=7 --replicas=1", "Expected replicas to be 7, was 1")
+	k.fails(1, "$K scale deploy d --resource-version=1 --replicas=1", "Expected resource version to be 1, was ")
+	k.until("$K scale deploy d --resource-version=$($K get deploy d -o jsonpath={.metadata.resourceVersion}) --replicas=1", "deployment.apps/d scaled")
 	k.does("$K patch deploy d --subresource=scale --type=merge -p '{\"spec\":{\"replicas\":2}}'", "scale.autoscaling/d patched")
 	k.does("$K autoscale deploy d --min=1 --max=3 --cpu-percent=80 2>/dev/null || $K autoscale deploy d --min=1 --max=3 --cpu=80%; $K get hpa d -o jsonpath='{.spec.maxReplicas}'", "autoscaled", "3")
 	k.fails(1, "$K patch deploy d -p '{\"spec\":{\"selector\":{\"matchLabels\":{\"app\":\"x\"}}}}'", "The Deployment \"d\" is invalid", "field is immutable")
@@ -83,6 +94,7 @@ func removes(k *typist) {
 	k.fails(1, "$K delete cm a", "(NotFound)")
 	k.does("$K delete cm a --ignore-not-found")
 	k.does("$K create cm f && $K delete cm --field-selector metadata.name=f", `configmap "f" deleted`)
+	k.does("$K create cm g && $K create cm h && $K delete cm --all && $K get cm g h --ignore-not-found", `configmap "g" deleted`, `configmap "h" deleted`, "!AGE")
 	k.has("pods.yaml", sleeper("now", "a: b", "true")+sleeper("force", "a: b", "true")+sleeper("wait", "a: b", "true"))
 	k.has("d.yaml", deployment("keep", 1)+deployment("front", 1))
 	k.does("$K apply -f pods.yaml -f d.yaml", "created")
@@ -94,6 +106,7 @@ func removes(k *typist) {
 	k.does("$K delete deploy keep --cascade=orphan && $K get rs -l app=keep -o name && $K delete rs -l app=keep", "replicaset.apps/keep-")
 	k.does("$K delete deploy front --cascade=foreground --timeout=120s && $K get rs,pods -l app=front", `"front" deleted`, "No resources found")
 	k.does("$K delete --raw /api/v1/namespaces/$N/configmaps/none; true", "not found")
+	k.does("$K create deployment last --image="+helloImage+" && $K create service clusterip last --tcp=80:8080 && $K delete all --all --timeout=120s && $K get all", `"last" deleted`, "No resources found")
 }
 
 // rollouts follows, stops, repeats and undoes changes of a Deployment.

@@ -58,8 +58,31 @@ func gets(k *typist) {
 	k.does("$K describe sa default", "Name:                default")
 	k.does("$K describe po on", "Name:             one") // by the beginning of its name
 	k.until("$K events --for pod/one", "Scheduled", "Started")
+	k.does("$K events --watch > seen & p=$!; until grep -q ScalingReplicaSet seen; do sleep .1; done; $K scale deploy web --replicas=2; until grep -q 'replica set web-.* to 2' seen || grep -q 'replica set web-.* from 1 to 2' seen; do sleep .1; done; kill $p; cat seen",
+		"LAST SEEN", "deployment.apps/web scaled", "Deployment/web")
 	k.does("$K events --types=Normal -o json", `"kind": "EventList"`)
 	k.until("$K get events --sort-by=.lastTimestamp", "Started container main")
+	k.has("limits.yaml", `apiVersion: v1
+kind: ResourceQuota
+metadata: {name: few}
+spec: {hard: {pods: "20"}}
+---
+apiVersion: v1
+kind: LimitRange
+metadata: {name: small}
+spec: {limits: [{type: Container, max: {memory: 4Gi}, default: {memory: 64Mi}}]}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: disk}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}, storageClassName: none}
+`)
+	k.does("$K apply -f limits.yaml", "resourcequota/few created", "limitrange/small created", "persistentvolumeclaim/disk created")
+	k.does("$K describe quota few", "Name:", "few", "Resource", "Used", "Hard")
+	k.does("$K describe limits small", "Name:", "small", "Type", "Container", "memory", "4Gi", "64Mi")
+	k.does("$K describe pvc disk", "Name:          disk", "StorageClass:  none", "Status:        Pending", "Used By:       <none>")
+	k.does("$K get quota,limits,pvc", "resourcequota/few", "limitrange/small", "persistentvolumeclaim/disk")
+	k.does("$K delete -f limits.yaml", "deleted") // claims hold nothing up here
 	k.does("$K cluster-info dump --namespaces=$N --output-directory=dump && ls dump dump/$N && cat dump/$N/one/logs.txt", "nodes.json", "pods.json", "replication-controllers.json", "START logs for container main of pod")
 }
 

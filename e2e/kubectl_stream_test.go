@@ -33,6 +33,11 @@ spec:
 	k.fails(1, `$K get --raw "/api/v1/namespaces/$N/pods/two/log?container=a&tailLines=-1"`, "tailLines: Invalid value: -1: must be greater than or equal to 0")
 	k.does("$K logs -l app=two -c a --max-log-requests=2", "line 5")
 	k.does("$K logs -f two -c a --tail=1 > follow & p=$!; until grep -q 'line 5' follow; do sleep .1; done; $K exec two -c a -- sh -c 'echo line 6 >/proc/1/fd/1'; until grep -q 'line 6' follow; do sleep .1; done; kill $p; cat follow", "line 5\nline 6")
+	k.has("d.yaml", deployment("web", 2))
+	k.does("$K apply -f d.yaml && $K rollout status deploy/web --timeout=120s", "rolled out")
+	k.until("$K logs deploy/web", "Found 2 pods, using pod/web-", "serving on")
+	k.until("$K logs deploy/web --all-pods --prefix | sed 's/-[^/]*/-/'", "[pod/web-/main] ", "serving on")
+	k.fails(1, "$K logs deploy/none", `deployments.apps "none" not found`)
 	k.has("late.yaml", sleeper("late", "app: late", "true"))
 	k.fails(1, "sed 's|"+busyboxImage+"|example.test/absent:1|' late.yaml | $K apply -f - && for i in $(seq 100); do $K get pod late | grep -q Pull && break; sleep .1; done; $K logs late", `(BadRequest): container "main" in pod "late" is waiting to start: `)
 	// A log that is followed ends when its container does.
@@ -110,6 +115,12 @@ ask() { exec 3<>/dev/tcp/127.0.0.1/$port; printf 'GET %s HTTP/1.0\r\nHost: local
 `
 	k.does("rm -f said; touch said; $K proxy --port=0 > said 2>&1 &"+local+"ask /api/; ask /api/v1/namespaces/$N/services/web/proxy/hostname; ask /api/v1/namespaces/$N/services/web/proxy; kill $p",
 		`"versions"`, "\nweb-", "301 Moved Permanently", "/services/web/proxy/")
+	// A watch goes through as it comes, and so does what asks for another protocol.
+	k.does("rm -f said; touch said; $K proxy --port=0 > said 2>&1 &"+local+`exec 3<>/dev/tcp/127.0.0.1/$port; printf 'GET /api/v1/namespaces/%s/configmaps?watch=true&fieldSelector=metadata.name=seen HTTP/1.0\r\nHost: localhost\r\n\r\n' $N >&3
+$K create cm seen; grep -m1 '"type":"ADDED"' <&3; $K label cm seen a=b; grep -m1 '"type":"MODIFIED"' <&3; kill $p`, `"name":"seen"`, `"a":"b"`)
+	k.has("box.yaml", sleeper("box", "app: box", "true"))
+	k.does("$K apply -f box.yaml && $K wait --for=condition=Ready pod/box --timeout=120s", "condition met")
+	k.both("rm -f said; touch said; $K proxy --port=0 --reject-paths='^$' > said 2>&1 &"+local+"echo through | $K --server http://127.0.0.1:$port exec -i box -- cat; kill $p", 0, "through")
 	k.does("$K proxy --unix-socket=$PWD/sock > said 2>&1 & p=$!; until [ -S sock ] && grep -q Starting said; do sleep .1; done; kill $p; cat said", "Starting to serve on")
 }
 
