@@ -10,8 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"github.com/wherry-project/wherry/internal/api"
 )
 
 // warner collects warnings. Paths are made only when there is something to say,
@@ -48,11 +46,11 @@ func Warnings(at *field.Path, meta *metav1.ObjectMeta, s *corev1.PodSpec) []stri
 	w.podAffinity(s.Affinity)
 	if s.DNSConfig != nil {
 		for i, ip := range s.DNSConfig.Nameservers {
-			w.out = append(w.out, api.WarnAddress(w.spec("dnsConfig", "nameservers").Index(i), ip)...)
+			w.out = append(w.out, AddressWarnings(w.spec("dnsConfig", "nameservers").Index(i), ip)...)
 		}
 	}
 	for i, a := range s.HostAliases {
-		w.out = append(w.out, api.WarnAddress(w.spec("hostAliases").Index(i).Child("ip"), a.IP)...)
+		w.out = append(w.out, AddressWarnings(w.spec("hostAliases").Index(i).Child("ip"), a.IP)...)
 	}
 	return w.out
 }

@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/wherry-project/wherry/internal/api"
 	"github.com/wherry-project/wherry/internal/podspec"
 )
 
@@ -53,7 +52,7 @@ func warnService(s, _ *corev1.Service) []string {
 	headless := s.Spec.Type == corev1.ServiceTypeClusterIP && s.Spec.ClusterIP == corev1.ClusterIPNone
 	if !external && s.Spec.ClusterIP != corev1.ClusterIPNone {
 		for i, ip := range s.Spec.ClusterIPs {
-			out = append(out, api.WarnAddress(at.Child("clusterIPs").Index(i), ip)...)
+			out = append(out, podspec.AddressWarnings(at.Child("clusterIPs").Index(i), ip)...)
 		}
 	}
 	if headless {
@@ -68,13 +67,13 @@ func warnService(s, _ *corev1.Service) []string {
 		}
 	}
 	for i, ip := range s.Spec.ExternalIPs {
-		out = append(out, api.WarnAddress(at.Child("externalIPs").Index(i), ip)...)
+		out = append(out, podspec.AddressWarnings(at.Child("externalIPs").Index(i), ip)...)
 	}
 	if s.Spec.LoadBalancerIP != "" {
-		out = append(out, api.WarnAddress(at.Child("loadBalancerIP"), s.Spec.LoadBalancerIP)...)
+		out = append(out, podspec.AddressWarnings(at.Child("loadBalancerIP"), s.Spec.LoadBalancerIP)...)
 	}
 	for i, cidr := range s.Spec.LoadBalancerSourceRanges {
-		out = append(out, api.WarnRange(at.Child("loadBalancerSourceRanges").Index(i), strings.TrimSpace(cidr))...)
+		out = append(out, podspec.RangeWarnings(at.Child("loadBalancerSourceRanges").Index(i), strings.TrimSpace(cidr))...)
 	}
 	if external && len(s.Spec.ExternalIPs) > 0 {
 		out = append(out, fmt.Sprintf("spec.externalIPs is ignored when spec.type is %q", corev1.ServiceTypeExternalName))
@@ -94,10 +93,10 @@ func warnEndpoints(e, _ *corev1.Endpoints) []string {
 	for i, s := range e.Subsets {
 		at := field.NewPath("subsets").Index(i)
 		for j, a := range s.Addresses {
-			out = append(out, api.WarnAddress(at.Child("addresses").Index(j).Child("ip"), a.IP)...)
+			out = append(out, podspec.AddressWarnings(at.Child("addresses").Index(j).Child("ip"), a.IP)...)
 		}
 		for j, a := range s.NotReadyAddresses {
-			out = append(out, api.WarnAddress(at.Child("notReadyAddresses").Index(j).Child("ip"), a.IP)...)
+			out = append(out, podspec.AddressWarnings(at.Child("notReadyAddresses").Index(j).Child("ip"), a.IP)...)
 		}
 	}
 	return out

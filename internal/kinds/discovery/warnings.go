@@ -4,7 +4,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/podspec"
 )
 
 // warnSlice spares the addresses that a controller writes; they are right.
@@ -19,7 +19,7 @@ func warnSlice(s, old *discoveryv1.EndpointSlice) []string {
 	}
 	for i, e := range s.Endpoints {
 		for j, ip := range e.Addresses {
-			out = append(out, api.WarnAddress(field.NewPath("endpoints").Index(i).Child("addresses").Index(j), ip)...)
+			out = append(out, podspec.AddressWarnings(field.NewPath("endpoints").Index(i).Child("addresses").Index(j), ip)...)
 		}
 	}
 	return out

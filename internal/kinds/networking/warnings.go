@@ -6,7 +6,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/podspec"
 )
 
 const classAnnotation = "kubernetes.io/ingress.class"
@@ -29,9 +29,9 @@ func warnPolicy(p, old *networkingv1.NetworkPolicy) []string {
 				continue
 			}
 			at := at.Index(i).Child("ipBlock")
-			out = append(out, api.WarnRange(at.Child("cidr"), peer.IPBlock.CIDR)...)
+			out = append(out, podspec.RangeWarnings(at.Child("cidr"), peer.IPBlock.CIDR)...)
 			for j, cidr := range peer.IPBlock.Except {
-				out = append(out, api.WarnRange(at.Child("except").Index(j), cidr)...)
+				out = append(out, podspec.RangeWarnings(at.Child("except").Index(j), cidr)...)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package api
+package podspec
 
 import (
 	"fmt"
@@ -9,9 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// WarnAddress warns of an address in a form that is taken, but that others may
+// AddressWarnings warns of an address in a form that is taken, but that others may
 // read differently. What is no address is left to validation.
-func WarnAddress(at *field.Path, text string) []string {
+func AddressWarnings(at *field.Path, text string) []string {
 	addr, err := netip.ParseAddr(text)
 	switch {
 	case err == nil && addr.Is4():
@@ -45,9 +45,9 @@ func lenient(text string) (netip.Addr, bool) {
 	return addr, err == nil && addr.Is4()
 }
 
-// WarnRange is WarnAddress for ranges, and warns of one that names an address
+// RangeWarnings is AddressWarnings for ranges, and warns of one that names an address
 // within itself.
-func WarnRange(at *field.Path, text string) []string {
+func RangeWarnings(at *field.Path, text string) []string {
 	head, tail, _ := strings.Cut(text, "/")
 	addr, ok := lenient(head)
 	bits, err := strconv.Atoi(tail)

@@ -1,4 +1,4 @@
-package api_test
+package podspec_test
 
 import (
 	"slices"
@@ -6,7 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"github.com/wherry-project/wherry/internal/api"
+	"github.com/wherry-project/wherry/internal/podspec"
 )
 
 func TestWarnOfAddresses(t *testing.T) {
@@ -23,7 +23,7 @@ func TestWarnOfAddresses(t *testing.T) {
 		"FD00::1":         `a: IPv6 address "FD00::1" should be in RFC 5952 canonical format ("fd00::1")`,
 		"fd00:0::1":       `a: IPv6 address "fd00:0::1" should be in RFC 5952 canonical format ("fd00::1")`,
 	} {
-		if got := api.WarnAddress(at, text); !slices.Equal(got, some(want)) {
+		if got := podspec.AddressWarnings(at, text); !slices.Equal(got, some(want)) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
@@ -35,7 +35,7 @@ func TestWarnOfAddresses(t *testing.T) {
 		"fd00:0::/64":         {`a: IPv6 CIDR value "fd00:0::/64" should be in RFC 5952 canonical format ("fd00::/64")`},
 		"fd00::1/64":          {`a: CIDR value "fd00::1/64" is ambiguous in this context (should be "fd00::/64" or "fd00::1/128"?)`},
 	} {
-		if got := api.WarnRange(at, text); !slices.Equal(got, want) {
+		if got := podspec.RangeWarnings(at, text); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
