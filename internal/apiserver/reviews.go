@@ -172,7 +172,7 @@ func (s *Server) requestToken(ctx context.Context, u api.User, k *api.Kind, t ap
 	if err != nil {
 		return api.Value{}, err
 	}
-	if err := ownPod(snap, u, t, r); err != nil {
+	if err := s.ownPod(snap, u, t, r); err != nil {
 		return api.Value{}, err
 	}
 	if err := s.tokens.Issue(snap, account, r); err != nil {
@@ -187,8 +187,9 @@ func (s *Server) requestToken(ctx context.Context, u api.User, k *api.Kind, t ap
 	return api.Value{Object: r}, nil
 }
 
-// ownPod keeps a node to tokens that are bound to its own pods.
-func ownPod(snap *store.Snapshot, u api.User, t api.Target, r *authenticationv1.TokenRequest) error {
+// ownPod keeps a node to tokens that are bound to its own pods, and for what
+// these use them.
+func (s *Server) ownPod(snap *store.Snapshot, u api.User, t api.Target, r *authenticationv1.TokenRequest) error {
 	node := nodeOf(u)
 	if node == "" {
 		return nil
@@ -203,14 +204,21 @@ func ownPod(snap *store.Snapshot, u api.User, t api.Target, r *authenticationv1.
 	case ref.UID == "":
 		return refuse("node requested token with a pod binding without a uid")
 	}
-	pod, ok := snap.Get(api.Key{Resource: "pods", Namespace: t.Namespace, Name: ref.Name})
+	bound, ok := snap.Get(api.Key{Resource: "pods", Namespace: t.Namespace, Name: ref.Name})
 	switch {
 	case !ok:
 		return apierr.NotFound("pods", ref.Name)
-	case pod.UID != string(ref.UID):
+	case bound.UID != string(ref.UID):
 		return refuse("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID)
-	case pod.Index.Fields["spec.nodeName"] != node:
+	case bound.Index.Fields["spec.nodeName"] != node:
 		return refuse("node requested token bound to a pod scheduled on a different node")
+	}
+	pod, err := store.Decode[*corev1.Pod](snap, bound)
+	if err != nil {
+		return err
+	}
+	if err := s.podAudience(snap, u, t, r, pod); err != nil {
+		return apierr.Forbidden("serviceaccounts", t.Name, err)
 	}
 	return nil
 }
