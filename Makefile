@@ -54,11 +54,12 @@ test-chaos: ## 200 rounds of faults under checked clients; ROUNDS= SEED=
 	@WHERRY_CHAOS_ROUNDS=$${ROUNDS:-200} WHERRY_CHAOS_SEED=$${SEED:-} $(GO) test -count=1 -v -timeout 60m -tags wallclock \
 		-overlay .cache/wallclock/overlay.json ./internal/raftstore/chaos
 
-test-crash: ## 1000 power cuts under the log and under a replica; CUTS= CRASH_SEED=
+test-crash: ## 1000 power cuts under the log and under a replica, 200 under a cluster; elections on very slow disks; CUTS= CRASH_SEED=
 	$(call step,power cuts)
 	@$(GO) test -count=1 -v -timeout 30m -run TestCrash ./internal/raftlog -cuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
 	@$(GO) test -count=1 -v -timeout 60m -run TestCrash ./internal/raftstore -cuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
 	@$(GO) test -count=1 -v -timeout 60m -run TestBoltPowerCut ./internal/raftstore -boltcuts $${CUTS:-1000} -seed $${CRASH_SEED:-0}
+	@$(GO) test -count=1 -v -timeout 10m -run TestSlowElection ./internal/raftstore -long
 
 bench-store: deps-bench build ## the store beside etcd: speed, memory, disk, start, fail-over; BENCH="-what … -sizes … -clients … -members …"
 	@WHERRY_BIN=$(CURDIR)/bin $(GO) -C bench run . -only store,objects,failover $(BENCH)
