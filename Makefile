@@ -41,7 +41,7 @@ test: deps-test tools lint-proto drift vet archtest test-unit build test-e2e ## 
 
 test-unit: ## all Go tests with the race detector
 	$(call step,go test -race)
-	@$(GO) test -race -tags seccomp -timeout 10m $$($(GO) list -tags seccomp ./... | grep -v /e2e)
+	@$(GO) test -race -tags seccomp -timeout 20m $$($(GO) list -tags seccomp ./... | grep -v /e2e)
 
 test-e2e: build tools ## the end-to-end tests, on the built programs
 	$(call step,end-to-end tests)
