@@ -3,6 +3,7 @@ package dispatch_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"testing"
 
@@ -94,7 +95,8 @@ func TestPodsAreRefused(t *testing.T) {
 	}{
 		{"logs of nothing", logs(t, c, of("none")), apierr.ErrNotFound},
 		{"logs without a name", logs(t, c, of("")), apierr.ErrBadRequest},
-		{"logs of a pod without node", logs(t, c, of("waiting")), apierr.ErrBadRequest},
+		{"logs of another container of a pod without node", logs(t, c, &wherryv1.LogsRequest{Namespace: "default", Pod: "waiting", Container: "x"}), apierr.ErrBadRequest},
+		{"exec in a pod without node", exec(t, c, start("waiting", "ls")), apierr.ErrBadRequest},
 		{"logs since a time that is none", logs(t, c, &wherryv1.LogsRequest{Namespace: "default", Pod: "placed", SinceTime: "noon"}), apierr.ErrBadRequest},
 		{"logs of another container", logs(t, c, &wherryv1.LogsRequest{Namespace: "default", Pod: "placed", Container: "x"}), apierr.ErrBadRequest},
 		{"logs on a node that is away", logs(t, c, of("placed")), apierr.ErrUnavailable},
@@ -109,6 +111,17 @@ func TestPodsAreRefused(t *testing.T) {
 	} {
 		if !errors.Is(tt.got, tt.want) {
 			t.Errorf("%s: got %v, want %s", tt.name, tt.got, tt.want)
+		}
+	}
+}
+
+// TestLogsOfAWaitingPod: nothing has run, so there is a log, and it is empty.
+func TestLogsOfAWaitingPod(t *testing.T) {
+	c := podsClient(t, func(string, string) error { return nil })
+	for _, r := range []*wherryv1.LogsRequest{{}, {Follow: true}, {Previous: true}} {
+		r.Namespace, r.Pod = "default", "waiting"
+		if err := logs(t, c, r); !errors.Is(err, io.EOF) {
+			t.Errorf("%v: %v, want an empty log", r, err)
 		}
 	}
 }

@@ -20,13 +20,18 @@ import (
 
 var _ api.PodStreams = (*Server)(nil)
 
-// pod finds a pod that is bound to a node.
-func (s *Server) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+// anyPod finds a pod.
+func (s *Server) anyPod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
 	snap, err := s.cfg.Store.Snapshot(ctx, store.At{Level: store.Linearizable})
 	if err != nil {
 		return nil, err
 	}
-	p, err := store.Get[*corev1.Pod](snap, api.Key{Resource: "pods", Namespace: namespace, Name: name})
+	return store.Get[*corev1.Pod](snap, api.Key{Resource: "pods", Namespace: namespace, Name: name})
+}
+
+// pod finds a pod that is bound to a node.
+func (s *Server) pod(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	p, err := s.anyPod(ctx, namespace, name)
 	if err != nil {
 		return nil, err
 	}
@@ -81,13 +86,16 @@ func (s *Server) Logs(ctx context.Context, _ api.User, namespace, pod string, o 
 	if errs := checkLog(o); len(errs) > 0 {
 		return nil, apierr.Invalid("PodLogOptions", pod, errs)
 	}
-	p, err := s.pod(ctx, namespace, pod)
+	p, err := s.anyPod(ctx, namespace, pod)
 	if err != nil {
 		return nil, err
 	}
 	name, err := container(p, o.Container)
 	if err != nil {
 		return nil, err
+	}
+	if p.Spec.NodeName == "" { // nothing has run, so it has said nothing
+		return io.NopCloser(strings.NewReader("")), nil
 	}
 	if err := logReady(p, name, o.Previous); err != nil {
 		return nil, err
