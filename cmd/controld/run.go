@@ -168,7 +168,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 		LiveNode: func(node string) (time.Time, bool) { return d.nodes.Heard(node) },
 		Virtual:  d.virtual(),
 	})
-	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize, Token: d.tokens.User})
+	d.users = authn.New(authn.Config{Verifier: verifier, Authorize: d.api.Authorize, Token: d.tokens.User, Log: log})
 	d.cluster = cluster.New(cluster.Config{
 		Store: d.raft, Members: d.raft, Self: d.member.ID, Keyring: d.keyring, Version: version, Identify: d.users.Call, Peer: verifier.FromContext,
 		As: func(u api.User) cluster.Door { return d.api.As(u) }, Ask: dial.ask, Now: time.Now, Log: log,

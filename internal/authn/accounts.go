@@ -252,7 +252,10 @@ func (a *Accounts) Review(ctx context.Context, token string, audiences []string)
 	if err := bound(snap, c.Bound, now); err != nil {
 		// Another member may have made the account a moment ago.
 		fresh, ferr := a.cfg.State.Snapshot(ctx, store.At{Level: store.Linearizable})
-		if ferr != nil || fresh.Revision() == snap.Revision() {
+		switch {
+		case ferr != nil:
+			return api.User{}, nil, ferr // nobody can say now that it is wrong
+		case fresh.Revision() == snap.Revision():
 			return api.User{}, nil, err
 		}
 		if err := bound(fresh, c.Bound, now); err != nil {

@@ -7,6 +7,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -38,6 +40,9 @@ type Config struct {
 	// Authorize answers whether u may do verb (impersonate) to t. Nil lets
 	// nobody impersonate.
 	Authorize func(u api.User, t api.Target, verb string) error
+	// Log is told, at level debug, why a request was refused; nil is told
+	// nothing.
+	Log *slog.Logger
 }
 
 // Authenticator names users. It may be used by many goroutines.
@@ -69,28 +74,51 @@ func (a *Authenticator) User(ctx context.Context, s *tls.ConnectionState, author
 	}
 	p, err := a.cfg.Verifier.Peer(s)
 	switch {
-	case errors.Is(err, pki.ErrExpired), errors.Is(err, pki.ErrNotOurs), errors.Is(err, pki.ErrPinned):
+	case errors.Is(err, pki.ErrPinned): // members and nodes are told, for their logs
 		return api.User{}, apierr.New(apierr.ErrUnauthorized, "Unauthorized: %w", err)
 	case err != nil:
-		return api.User{}, apierr.New(apierr.ErrUnauthorized, "Unauthorized: client certificate: %w", err)
+		return api.User{}, a.refuse(fmt.Errorf("client certificate: %w", err))
 	case p.Role == pki.Nobody:
 		return api.User{Name: Anonymous, Groups: []string{Unauthenticated}}, nil
 	case p.User == "":
-		return api.User{}, apierr.Unauthorized("Unauthorized: the client certificate has no common name, so it names no user")
+		return api.User{}, a.refuse(errors.New("the client certificate has no common name, so it names no user"))
 	}
 	return Known(api.User{Name: p.User, Groups: p.Groups}), nil
 }
 
 func (a *Authenticator) token(ctx context.Context, token string) (api.User, error) {
 	if a.cfg.Token == nil {
-		return api.User{}, apierr.Unauthorized("Unauthorized: bearer tokens are not accepted here; use a client certificate")
+		return api.User{}, a.refuse(errors.New("bearer tokens are not accepted here"))
 	}
 	u, err := a.cfg.Token(ctx, token)
 	if err != nil {
-		return api.User{}, apierr.New(apierr.ErrUnauthorized, "Unauthorized: %w", err)
+		return api.User{}, a.refuse(fmt.Errorf("bearer token: %w", err))
 	}
 	return Known(u), nil
 }
+
+// refuse gives the answer for a user who is not believed: that, and not why,
+// which stands in the log. Where it could not be found out the answer says so,
+// since a client throws away what it was told to be wrong.
+func (a *Authenticator) refuse(why error) error {
+	switch apierr.KindOf(why) {
+	case apierr.ErrUnavailable, apierr.ErrTimeout, apierr.ErrServerTimeout:
+		return why
+	}
+	if a.cfg.Log != nil {
+		a.cfg.Log.Debug("a request is not authenticated", "err", why)
+	}
+	return &refusal{apierr.Unauthorized(""), why}
+}
+
+// refusal is an answer with the reason for it, which the client is not told.
+type refusal struct{ answer, why error }
+
+// Error tells the reason: it is for logs.
+func (r *refusal) Error() string { return r.answer.Error() + ": " + r.why.Error() }
+
+// Unwrap gives what the client is told first.
+func (r *refusal) Unwrap() []error { return []error{r.answer, r.why} }
 
 // bearer takes the token out of an Authorization header.
 func bearer(header string) (string, bool) {

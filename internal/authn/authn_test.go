@@ -32,17 +32,23 @@ func TestUser(t *testing.T) {
 		token  func(context.Context, string) (api.User, error)
 		want   api.User
 		kind   error
+		text   string // of the answer
 	}{
 		{name: "nobody", want: api.User{Name: "system:anonymous", Groups: []string{"system:unauthenticated"}}},
 		{name: "certificate", says: answer{peer: admin}, want: api.User{Name: "kubernetes-admin", Groups: []string{"system:masters", "system:authenticated"}}},
-		{name: "expired", says: answer{err: fmt.Errorf("x: %w", pki.ErrExpired)}, kind: apierr.ErrUnauthorized},
-		{name: "other CA", says: answer{err: pki.ErrNotOurs}, kind: apierr.ErrUnauthorized},
-		{name: "not pinned", says: answer{err: pki.ErrPinned}, kind: apierr.ErrUnauthorized},
-		{name: "no name", says: answer{peer: pki.Peer{Role: pki.User}}, kind: apierr.ErrUnauthorized},
-		{name: "token unknown", says: answer{peer: admin}, header: "Bearer abc", kind: apierr.ErrUnauthorized},
+		{name: "expired", says: answer{err: fmt.Errorf("x: %w", pki.ErrExpired)}, kind: apierr.ErrUnauthorized, text: "Unauthorized"},
+		{name: "other CA", says: answer{err: pki.ErrNotOurs}, kind: apierr.ErrUnauthorized, text: "Unauthorized"},
+		{name: "not pinned", says: answer{err: pki.ErrPinned}, kind: apierr.ErrUnauthorized, text: "Unauthorized: key is not the one the cluster has pinned"}, // nodes and members are told
+		{name: "cannot be looked up", says: answer{err: fmt.Errorf("x: %w", apierr.Unavailable("no leader"))}, kind: apierr.ErrUnavailable},
+		{name: "no name", says: answer{peer: pki.Peer{Role: pki.User}}, kind: apierr.ErrUnauthorized, text: "Unauthorized"},
+		{name: "token unknown", says: answer{peer: admin}, header: "Bearer abc", kind: apierr.ErrUnauthorized, text: "Unauthorized"},
 		{name: "token", says: answer{peer: admin}, header: "bearer  abc", want: api.User{Name: "abc", Groups: []string{"system:authenticated"}},
 			token: func(_ context.Context, token string) (api.User, error) { return api.User{Name: token}, nil }},
-		{name: "token refused", header: "Bearer abc", kind: apierr.ErrUnauthorized,
+		{name: "token that cannot be looked up", header: "Bearer abc", kind: apierr.ErrUnavailable, text: "no leader",
+			token: func(context.Context, string) (api.User, error) { return api.User{}, apierr.Unavailable("no leader") }},
+		{name: "token that takes too long", header: "Bearer abc", kind: apierr.ErrTimeout,
+			token: func(context.Context, string) (api.User, error) { return api.User{}, context.DeadlineExceeded }},
+		{name: "token refused", header: "Bearer abc", kind: apierr.ErrUnauthorized, text: "Unauthorized",
 			token: func(context.Context, string) (api.User, error) { return api.User{}, errors.New("no") }},
 		{name: "basic is no token", says: answer{peer: admin}, header: "Basic abc", want: api.User{Name: "kubernetes-admin", Groups: []string{"system:masters", "system:authenticated"}}},
 	}
@@ -51,8 +57,11 @@ func TestUser(t *testing.T) {
 			a := authn.New(authn.Config{Verifier: tt.says, Token: tt.token})
 			got, err := a.User(t.Context(), nil, tt.header)
 			if tt.kind != nil {
-				if !errors.Is(err, tt.kind) {
+				if apierr.KindOf(err) != tt.kind {
 					t.Fatalf("error %v, want %v", err, tt.kind)
+				}
+				if st := apierr.StatusOf(err); tt.text != "" && st.Message != tt.text {
+					t.Errorf("answered %q, want %q", st.Message, tt.text)
 				}
 				return
 			}

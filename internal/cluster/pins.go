@@ -35,7 +35,8 @@ func Removed(answer error) bool {
 // node: its certificate may be younger than the state here.
 const pinWait = 2 * time.Second
 
-// Check returns nil or an error that wraps [pki.ErrPinned].
+// Check returns nil, or an error that wraps [pki.ErrPinned], or why that cannot
+// be said now.
 //
 // A member that this replica has never heard of passes: the CA signs for a
 // member only after its key was pinned, so that the state here is behind, and
@@ -65,7 +66,7 @@ func (p *Pins) check(ctx context.Context, peer pki.Peer, at store.At) (bool, err
 	}
 	snap, err := (*r).Snapshot(ctx, at)
 	if err != nil {
-		return false, fmt.Errorf("%w: it cannot be looked up now: %w", pki.ErrPinned, err)
+		return false, fmt.Errorf("the pinned key cannot be looked up now: %w", err)
 	}
 	id, revision, err := read[identity](snap, identityKey(peer.Role, peer.Name))
 	switch {
