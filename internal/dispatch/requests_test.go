@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,4 +150,47 @@ func TestRequestsOfLongAnswers(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, b); err != nil || string(b) != "first " {
 		t.Errorf("read %q, %v", b, err)
 	}
+}
+
+// FuzzRequests sends anything: a backend never hears a method that was not
+// allowed, and the connection comes to its end.
+func FuzzRequests(f *testing.F) {
+	var heard atomic.Value
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if proxyVerb(r.Method) != "get" {
+			heard.Store(r.Method)
+		}
+		_, _ = io.Copy(w, r.Body) // the client may have gone
+	}))
+	f.Cleanup(backend.Close)
+	for _, seed := range []string{
+		"GET /a HTTP/1.1\r\nHost: x\r\n\r\nDELETE /a HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST /b HTTP/1.1\r\nHost: x\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nhi\r\n0\r\nX: y\r\n\r\nGET /b HTTP/1.0\r\n\r\n",
+		"HEAD /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhiPUT / HTTP/1.1\r\n\r\n",
+		"GET http://other/ HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\nPOST / HTTP/1.1\r\n\r\n",
+		"GET /a\rb HTTP/1.1\r\nHost: x\r\nX: a\n POST / HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "get / HTTP/1.1\r\nHost: x\r\n\r\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		dial := func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", backend.Listener.Addr().String())
+		}
+		r := requests{in: bytes.NewReader(sent), out: io.Discard, dial: dial, may: func(method string) error {
+			if proxyVerb(method) != "get" {
+				return apierr.Forbidden("pods", "web", errors.New("not yours"))
+			}
+			return nil
+		}}
+		_ = r.serve(ctx) // an error is an end too
+		if ctx.Err() != nil {
+			t.Error("the connection has no end")
+		}
+		if method := heard.Load(); method != nil {
+			t.Errorf("the backend heard %s", method)
+		}
+	})
 }
