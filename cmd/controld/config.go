@@ -59,6 +59,8 @@ type config struct {
 	AuditLogMaxFiles int    `json:"audit-log-max-files"`
 	AuditLogMaxDays  int    `json:"audit-log-max-days"`
 
+	TokenAuthFile string `json:"token-auth-file"`
+
 	LogLevel    string `json:"log-level"`
 	DebugSocket string `json:"debug-socket"`
 
@@ -135,6 +137,7 @@ func (c *config) flags(cmd *cobra.Command) {
 	f.IntVar(&c.AuditLogMaxMiB, "audit-log-max-mib", c.AuditLogMaxMiB, "size at which a new audit log is begun, in MiB")
 	f.IntVar(&c.AuditLogMaxFiles, "audit-log-max-files", c.AuditLogMaxFiles, "how many old audit logs are kept; 0 is all")
 	f.IntVar(&c.AuditLogMaxDays, "audit-log-max-days", c.AuditLogMaxDays, "for how many days old audit logs are kept; 0 is for ever")
+	f.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "file with tokens of users, as lines of token,user,uid,\"group1,group2\"; read at the start; empty for none")
 	f.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	f.StringVar(&c.DebugSocket, "debug-socket", c.DebugSocket, "Unix socket for profiles; empty for none")
 	f.StringVar(&c.file, "config", c.file, "file with these settings, as YAML")

@@ -114,6 +114,10 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	if err := clearDrills(cfg.DataDir); err != nil {
 		return nil, err
 	}
+	static, err := cfg.staticTokens()
+	if err != nil {
+		return nil, err
+	}
 	self, err := cfg.advertise(ctx)
 	if err != nil {
 		return nil, err
@@ -161,7 +165,7 @@ func open(ctx context.Context, cfg config, log *slog.Logger) (_ *controld, err e
 	pins.Use(d.raft)
 	d.keyring.Use(d.raft)
 	set := d.member.Settings
-	d.tokens = authn.NewAccounts(authn.AccountsConfig{State: d.raft, Issuer: "https://kubernetes.default.svc." + set.Domain})
+	d.tokens = authn.NewAccounts(authn.AccountsConfig{State: d.raft, Static: static, Issuer: "https://kubernetes.default.svc." + set.Domain})
 	d.api = apiserver.New(apiserver.Config{
 		Tokens: d.tokens,
 		Store:  d.raft, Codec: codec, Alloc: alloc.New(ranges(set)),
