@@ -3,6 +3,8 @@ package raftstore
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -117,6 +119,19 @@ func (t *transport) forgetAcks() {
 	t.ackMu.Lock()
 	defer t.ackMu.Unlock()
 	clear(t.acked)
+}
+
+// keepOnly forgets what is known of members that are none any more.
+func (t *transport) keepOnly(members []Member) {
+	gone := func(id string) bool {
+		return !slices.ContainsFunc(members, func(m Member) bool { return m.ID == id })
+	}
+	t.ackMu.Lock()
+	maps.DeleteFunc(t.acked, func(id string, _ uint64) bool { return gone(id) })
+	t.ackMu.Unlock()
+	t.pulseMu.Lock()
+	maps.DeleteFunc(t.pulses, func(id string, p *pulse) bool { return gone(id) && p.waiting == 0 })
+	t.pulseMu.Unlock()
 }
 
 // waitAcked waits until a follower is known to have an entry.

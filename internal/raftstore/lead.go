@@ -101,6 +101,9 @@ func (s *Store) followLeadership() {
 			}
 		case <-news:
 		case <-again.C:
+			if members := s.Members(); members != nil {
+				s.transport.keepOnly(members)
+			}
 			s.announce()
 		case <-s.ctx.Done():
 			return

@@ -3,10 +3,9 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
-
-	"log/slog"
 
 	"github.com/hashicorp/raft"
 
