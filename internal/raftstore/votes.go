@@ -35,7 +35,7 @@ func (s *Store) waitForVotes(now time.Time) {
 	if s.raft.ReloadableConfig().ElectionTimeout == d {
 		return
 	}
-	s.log.Info("the time for an election was set to the time that disks take", "time", d)
+	s.log.Debug("the time for an election was set to the time that disks take", "time", d)
 	if err := s.alarm.reload(func(r *raft.ReloadableConfig) { r.ElectionTimeout = d }); err != nil {
 		s.log.Warn("the time for an election could not be set", "err", err)
 	}
