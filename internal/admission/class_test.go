@@ -1,7 +1,9 @@
 package admission_test
 
 import (
+	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -113,6 +115,13 @@ func TestClassesOfPods(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			warned := "[]"
+			if strings.Contains(tt.pod, "heavy") {
+				warned = `["spec.runtimeClassName: RuntimeClass \"heavy\" has the handler \"kata\", which no node has: the pod runs in \"runc\", without the isolation of \"kata\""]`
+			}
+			if got := fmt.Sprintf("%q", r.Warnings); got != warned {
+				t.Errorf("warnings %s, want %s", got, warned)
+			}
 			got := r.Object.DeepCopyObject().(*corev1.Pod)
 			got.Spec.ServiceAccountName, got.Spec.DeprecatedServiceAccount = "", "" // another test's
 			want := readLast(t, k, pod(tt.want)).(*corev1.Pod)
@@ -120,6 +129,7 @@ func TestClassesOfPods(t *testing.T) {
 				t.Errorf("the pod is %v, want %v", got.Spec, want.Spec)
 			}
 			before := r.Object.DeepCopyObject()
+			r.Warnings = nil
 			if err := admission.BuiltIn().Admit(r); err != nil || !reflect.DeepEqual(before, r.Object) {
 				t.Errorf("the second time it is %+v, %v", r.Object, err)
 			}

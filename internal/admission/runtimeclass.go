@@ -15,6 +15,9 @@ import (
 	"github.com/wherry-project/wherry/internal/store"
 )
 
+// handler is the only one that nodes have.
+const handler = "runc"
+
 // runtimeClass gives a pod what its RuntimeClass says: the overhead, which is
 // the class's alone to set, and the nodes that it may run on.
 func runtimeClass(r *Request) error {
@@ -33,6 +36,9 @@ func runtimeClass(r *Request) error {
 			return refuse("pod rejected: RuntimeClass %q not found", *name)
 		} else if err != nil {
 			return err
+		}
+		if class.Handler != handler {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("spec.runtimeClassName: RuntimeClass %q has the handler %q, which no node has: the pod runs in %q, without the isolation of %[2]q", *name, class.Handler, handler))
 		}
 	}
 	switch over := class.Overhead; {

@@ -46,9 +46,6 @@ func Validate(s *corev1.PodSpec, in Where, path *field.Path) field.ErrorList {
 	v.oneOf(path.Child("dnsPolicy"), s.DNSPolicy, corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone)
 	v.add(metavalidation.ValidateLabels(s.NodeSelector, path.Child("nodeSelector"))...)
 	v.podSecurity(path)
-	for i, ref := range s.ImagePullSecrets {
-		v.required(path.Child("imagePullSecrets").Index(i).Child("name"), ref.Name)
-	}
 	v.affinity(path.Child("affinity"))
 	v.dnsConfig(path.Child("dnsConfig"))
 	v.gates(path)

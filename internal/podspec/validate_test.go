@@ -199,7 +199,7 @@ func TestValidate(t *testing.T) {
 		{"hostname", func(s *spec) { s.Hostname = "a.b" }, []string{`spec.hostname: Invalid value: "a.b": must not contain dots`}},
 		{"service account", func(s *spec) { s.ServiceAccountName = "A" }, []string{`spec.serviceAccountName: Invalid value: "A": a lowercase RFC 1123 subdomain`}},
 		{"node name", func(s *spec) { s.NodeName = "A" }, []string{`spec.nodeName: Invalid value: "A": a lowercase RFC 1123 subdomain`}},
-		{"pull secret", func(s *spec) { s.ImagePullSecrets = []corev1.LocalObjectReference{{}} }, []string{"spec.imagePullSecrets[0].name: Required value"}},
+		{"pull secret", func(s *spec) { s.ImagePullSecrets = []corev1.LocalObjectReference{{}} }, nil}, // it is warned of
 		{"host alias", func(s *spec) { s.HostAliases = []corev1.HostAlias{{IP: "x", Hostnames: []string{"A"}}} }, []string{`spec.hostAliases[0].ip: Invalid value: "x"`, `spec.hostAliases[0].hostnames[0]: Invalid value: "A"`}},
 		{"gate twice", func(s *spec) { s.SchedulingGates = []corev1.PodSchedulingGate{{Name: "a"}, {Name: "a"}} }, []string{`spec.schedulingGates[1]: Duplicate value: "a"`}},
 		{"readiness gate", func(s *spec) { s.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: "a b"}} }, []string{`spec.readinessGates[0].conditionType: Invalid value: "a b"`}},

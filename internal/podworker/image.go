@@ -67,6 +67,9 @@ func (w *Worker) pulled(c *container, ref string, took time.Duration, img images
 func (w *Worker) pullSecrets(image string) []images.Auth {
 	var out []images.Auth
 	for _, ref := range w.pod.Spec.ImagePullSecrets {
+		if ref.Name == "" {
+			continue // its author was warned
+		}
 		s, ok := w.node.Cluster.Secret(w.pod.Namespace, ref.Name)
 		if !ok {
 			w.event(corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf("Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", ref.Name))
