@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -209,5 +210,78 @@ func TestDamagedSnapshotIsPassedOver(t *testing.T) {
 	}
 	if _, err := os.Stat(newest); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the damaged one stays: %v", err)
+	}
+}
+
+func TestMembership(t *testing.T) {
+	c := newClusterWith(t, 3, Limits{}, calm)
+	c.set(c.leader(), "a", "1")
+	// A follower is asked to add a fourth one.
+	follower := c.followers()[0]
+	fourth := c.start("m4", "")
+	if err := follower.AddMember(c.ctx(), "m4", fourth.cfg.Address); err != nil {
+		t.Fatal(err)
+	}
+	if err := follower.AddMember(c.ctx(), "m4", fourth.cfg.Address); err != nil {
+		t.Fatalf("adding it again: %v", err)
+	}
+	if got := c.get(fourth, "a"); got != "1" {
+		t.Errorf("the new member reads %q", got)
+	}
+	testkit.Eventually(t, patience, func() error {
+		if voters := fourth.voters(); voters != 4 {
+			return fmt.Errorf("%d voters, want 4: %+v", voters, fourth.Members())
+		}
+		return nil
+	})
+	if err := follower.TransferLeadership(c.ctx(), "m4"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, patience, func() error { // who led before learns it a little later
+		if leader := c.leader(); leader.id != "m4" {
+			return fmt.Errorf("%s leads, want m4", leader.id)
+		}
+		return nil
+	})
+	if err := follower.RemoveMember(c.ctx(), "m4"); err != nil {
+		t.Fatal(err)
+	}
+	c.stop(fourth, true)
+	c.set(follower, "a", "2")
+	if err := follower.RemoveMember(c.ctx(), "m4"); err != nil {
+		t.Errorf("removing it again: %v", err)
+	}
+	if err := follower.Bootstrap(); !errors.Is(err, apierr.ErrConflict) {
+		t.Errorf("bootstrap of a cluster that is: %v", err)
+	}
+	if err := follower.TransferLeadership(c.ctx(), "nobody"); !errors.Is(err, apierr.ErrNotFound) {
+		t.Errorf("transfer to nobody: %v", err)
+	}
+}
+
+// TestCloseHandsOver stops the leader in an orderly way: somebody else leads at
+// once, without an election timeout.
+func TestCloseHandsOver(t *testing.T) {
+	timeouts := Timeouts{Heartbeat: 20 * time.Second, Election: 20 * time.Second, Lease: 19 * time.Second, Request: patience}
+	c := newClusterWith(t, 3, Limits{}, timeouts)
+	old := c.leader()
+	began := time.Now()
+	c.stop(old, false)
+	c.set(c.leader(), "a", "1")
+	if took := time.Since(began); took > timeouts.Lease*9/10 {
+		t.Errorf("the next write took %v", took)
+	}
+}
+
+// TestNewAddress brings a member back under another address; it tells the
+// others itself.
+func TestNewAddress(t *testing.T) {
+	c := newCluster(t, 3, Limits{})
+	moved := c.followers()[0]
+	c.stop(moved, true)
+	c.set(c.leader(), "a", "1")
+	moved = c.start(moved.id, net.JoinHostPort(c.ip, "0"))
+	if got := c.get(moved, "a"); got != "1" {
+		t.Errorf("under its new address it reads %q", got)
 	}
 }
