@@ -32,8 +32,6 @@ type Request struct {
 	// Authorize answers whether User may do a verb to t as well. Nil lets
 	// everybody.
 	Authorize func(t api.Target, verb string) error
-	// Warnings are what plug-ins tell the writer.
-	Warnings []string
 }
 
 // Plugin is one step.

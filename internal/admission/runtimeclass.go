@@ -38,7 +38,9 @@ func runtimeClass(r *Request) error {
 			return err
 		}
 		if class.Handler != handler {
-			r.Warnings = append(r.Warnings, fmt.Sprintf("spec.runtimeClassName: RuntimeClass %q has the handler %q, which no node has: the pod runs in %q, without the isolation of %[2]q", *name, class.Handler, handler))
+			// Kubernetes lets such a pod wait on its node for ever. In another
+			// runtime than the one asked for it must not run.
+			return refuse("pod rejected: RuntimeClass %q has the handler %q, which no node has: nodes have %q", *name, class.Handler, handler)
 		}
 	}
 	switch over := class.Overhead; {

@@ -81,7 +81,7 @@ func (s *Server) insert(ctx context.Context, u api.User, spoken *api.Kind, given
 		if !applied {
 			track = func(obj api.Object) error { return s.merge.Update(spoken, nil, obj, manager(u, o), "") }
 		}
-		changes, warned, err := s.prepare(u, k, obj, nil, "", snap, track)
+		changes, err := s.prepare(u, k, obj, nil, "", snap, track)
 		if err != nil {
 			return false, err
 		}
@@ -100,7 +100,7 @@ func (s *Server) insert(ctx context.Context, u api.User, spoken *api.Kind, given
 			changes = append(changes, sameNamespace(snap, obj.GetNamespace()))
 		}
 		if v, err = s.commit(ctx, k, obj, r, changes, o); err == nil {
-			v.Warnings = append(warnings(spoken, obj, nil, ""), warned...)
+			v.Warnings = warnings(spoken, obj, nil, "")
 		}
 		if lost := (*store.CompareError)(nil); given.GetName() == "" && errors.As(err, &lost) && lost.Key == key {
 			return true, taken(key)
@@ -175,18 +175,18 @@ func (s *Server) freshMeta(k *api.Kind, obj api.Object) {
 }
 
 // prepare defaults, admits, allocates and validates obj; it gives the changes
-// that must be made together with it, and what admission warns of. Track, if there is one, records who set
+// that must be made together with it. Track, if there is one, records who set
 // which field: after the defaults, as in Kubernetes, and before the server and
 // admission add what nobody asked for, or a manager would own that too and
 // server-side apply would take it away again.
-func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub string, snap *store.Snapshot, track func(api.Object) error) ([]store.Change, []string, error) {
+func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub string, snap *store.Snapshot, track func(api.Object) error) ([]store.Change, error) {
 	op := admission.Update
 	if k.Default != nil {
 		k.Default(obj)
 	}
 	if track != nil {
 		if err := track(obj); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if old == nil {
@@ -199,13 +199,13 @@ func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub strin
 		}
 	}
 	also := func(t api.Target, verb string) error { return s.Authorize(u, t, verb) }
-	request := &admission.Request{User: u, Node: nodeOf(u), Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap, Authorize: also}
-	if err := s.admit.Admit(request); err != nil {
-		return nil, nil, err
+	err := s.admit.Admit(&admission.Request{User: u, Node: nodeOf(u), Kind: k, Operation: op, Subresource: sub, Object: obj, Old: old, Snapshot: snap, Authorize: also})
+	if err != nil {
+		return nil, err
 	}
 	if k.Group == authz.Group {
 		if err := s.authz.MayGrant(u, obj, old); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	errs := s.validate(k, obj, old, sub)
@@ -216,9 +216,9 @@ func (s *Server) prepare(u api.User, k *api.Kind, obj, old api.Object, sub strin
 		errs = append(errs, more...)
 	}
 	if len(errs) > 0 {
-		return nil, nil, apierr.Invalid(k.GVK().GroupKind().String(), obj.GetName(), errs)
+		return nil, apierr.Invalid(k.GVK().GroupKind().String(), obj.GetName(), errs)
 	}
-	return changes, request.Warnings, nil
+	return changes, nil
 }
 
 // nodeOf is the node that a user is, if it is one.

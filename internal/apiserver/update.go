@@ -235,7 +235,7 @@ func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *a
 			return s.merge.Update(spoken, old, obj, manager(u, o), cmp.Or(w.manages, sub))
 		}
 	}
-	changes, admitted, err := s.prepare(u, k, obj, old, sub, snap, track)
+	changes, err := s.prepare(u, k, obj, old, sub, snap, track)
 	if err != nil {
 		return api.Value{}, false, err
 	}
@@ -250,7 +250,7 @@ func (s *Server) replace(ctx context.Context, u api.User, spoken *api.Kind, r *a
 	if err != nil {
 		return api.Value{}, false, err
 	}
-	warned := append(warnings(spoken, obj, old, sub), admitted...)
+	warned := warnings(spoken, obj, old, sub)
 	if bytes.Equal(next.Full(), r.Full()) && len(changes) == 0 {
 		return api.Value{Record: r, Warnings: warned}, false, nil
 	}

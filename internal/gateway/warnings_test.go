@@ -53,10 +53,9 @@ func TestWarningsReachClients(t *testing.T) {
 		{step{verb: "list", at: "/v1/componentstatuses/"}, []string{"v1 ComponentStatus is deprecated in v1.19+"}},
 		{step{verb: "get", at: "/v1/endpoints/demo/e", reason: metav1.StatusReasonNotFound}, nil},
 		{step{verb: "create", at: "node.k8s.io/v1/runtimeclasses/", object: `{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: safe}, handler: gvisor}`},
-			[]string{`handler: nodes have no handler but "runc": pods of this class run in it, without the isolation of "gvisor"`}},
-		{step{verb: "create", at: "/v1/pods/demo", object: `{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {runtimeClassName: safe, imagePullSecrets: [{}], containers: [{name: a, image: b}]}}`},
-			[]string{`spec.imagePullSecrets[0].name: invalid empty name ""`,
-				`spec.runtimeClassName: RuntimeClass "safe" has the handler "gvisor", which no node has: the pod runs in "runc", without the isolation of "gvisor"`}},
+			[]string{`handler: nodes have no handler but "runc": pods of this class are refused`}},
+		{step{verb: "create", at: "/v1/pods/demo", object: `{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {imagePullSecrets: [{}], containers: [{name: a, image: b}]}}`},
+			[]string{`spec.imagePullSecrets[0].name: invalid empty name ""`}},
 	}
 	for name, f := range map[string]front{"HTTP": &overHTTP{c: start(t, options{})}, "gRPC": dialGRPC(t, start(t, options{}))} {
 		for i, s := range steps {

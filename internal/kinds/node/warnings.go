@@ -18,7 +18,7 @@ func warnClass(c, old *nodev1.RuntimeClass) []string {
 		out = podspec.LabelKeyWarnings(c.Scheduling.NodeSelector, func(string) *field.Path { return field.NewPath("scheduling", "nodeSelector") })
 	}
 	if old == nil && c.Handler != handler {
-		out = append(out, fmt.Sprintf("handler: nodes have no handler but %q: pods of this class run in it, without the isolation of %q", handler, c.Handler))
+		out = append(out, fmt.Sprintf("handler: nodes have no handler but %q: pods of this class are refused", handler))
 	}
 	return out
 }
