@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -56,22 +55,7 @@ type disaster struct {
 
 func newDisaster(t *testing.T) *disaster {
 	t.Helper()
-	o := testbed.Options{
-		Name: "disaster", Dir: suite.Dir(), Bin: os.Getenv("WHERRY_BIN"), Controls: 3, Nodes: 2,
-		ControlConfig: fmt.Sprintf("node-grace: %v\nbackup-dir: /var/lib/wherry/backups\nbackup-every: 1s\nbackup-keep: 2\nbackup-passphrase-file: /etc/wherry/passphrase\n", nodeGrace),
-		Progress:      func(string) {},
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience)
-		defer cancel()
-		if err := testbed.Down(ctx, o.Dir, o.Name); err != nil {
-			t.Error(err)
-		}
-	})
-	bed, err := testbed.Up(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bed := ownBed(t, "disaster", 3, 2, "backup-dir: /var/lib/wherry/backups\nbackup-every: 1s\nbackup-keep: 2\nbackup-passphrase-file: /etc/wherry/passphrase\n")
 	d := &disaster{T: t, bed: bed}
 	d.connect()
 	busybox, err := testimage.Busybox()

@@ -20,12 +20,12 @@ import (
 	"github.com/wherry-project/wherry/internal/testbed"
 )
 
-// small is a cluster of a test's own.
-func small(t *testing.T, name string, controls, nodes int) *testbed.Testbed {
+// ownBed is a cluster of a test's own, whose controlds have config besides.
+func ownBed(t *testing.T, name string, controls, nodes int, config string) *testbed.Testbed {
 	t.Helper()
 	o := testbed.Options{
 		Name: name, Dir: suite.Dir(), Bin: os.Getenv("WHERRY_BIN"), Controls: controls, Nodes: nodes,
-		ControlConfig: fmt.Sprintf("node-grace: %v\n", nodeGrace), Progress: func(string) {},
+		ControlConfig: fmt.Sprintf("node-grace: %v\n%s", nodeGrace, config), Progress: func(string) {},
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*patience)
@@ -60,7 +60,7 @@ func with(t *testing.T, bed *testbed.Testbed, control string, change func(*rest.
 // worth nothing at any controld, what it has open ends, and it does not come
 // back; until it joins anew.
 func TestNodeRemoved(t *testing.T) {
-	bed := small(t, "removed", 3, 2)
+	bed := ownBed(t, "removed", 3, 2, "")
 	if err := bed.AwaitNodes(t.Context(), nodes...); err != nil {
 		t.Fatal(err)
 	}

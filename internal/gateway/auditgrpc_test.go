@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -75,31 +73,11 @@ func auditedGRPC(t *testing.T, c *cluster, log *audit.Log) *grpc.ClientConn {
 		}
 		return next(srv, s)
 	}
-	srv := grpc.NewServer(
-		grpc.ChainUnaryInterceptor(apierr.ServerUnary, auditor.Unary),
-		grpc.ChainStreamInterceptor(apierr.ServerStream, auditor.Stream, closed))
-	wherryv1.RegisterResourcesServer(srv, apiserver.NewService(c.api, user))
-	wherryv1.RegisterPodsServer(srv, noPods{})
-	wherryv1.RegisterImagesServer(srv, wherryv1.UnimplementedImagesServer{})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	t.Cleanup(func() {
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUnaryInterceptor(apierr.ClientUnary), grpc.WithStreamInterceptor(apierr.ClientStream))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
+	return testkit.GRPC(t, func(srv *grpc.Server) {
+		wherryv1.RegisterResourcesServer(srv, apiserver.NewService(c.api, user))
+		wherryv1.RegisterPodsServer(srv, noPods{})
+		wherryv1.RegisterImagesServer(srv, wherryv1.UnimplementedImagesServer{})
+	}, grpc.ChainUnaryInterceptor(auditor.Unary), grpc.ChainStreamInterceptor(auditor.Stream, closed))
 }
 
 // lines gives what is recorded of requests that have ended: level, verb and

@@ -3,12 +3,10 @@ package gateway_test
 import (
 	"context"
 	"errors"
-	"net"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/wherry-project/wherry/internal/api"
@@ -16,6 +14,7 @@ import (
 	"github.com/wherry-project/wherry/internal/gateway"
 	wherryv1 "github.com/wherry-project/wherry/internal/gen/wherry/v1"
 	"github.com/wherry-project/wherry/internal/pki"
+	"github.com/wherry-project/wherry/internal/testkit"
 )
 
 // waits is a service of which one call waits until the test lets it go.
@@ -49,32 +48,16 @@ func (w *waits) Watch(_ *wherryv1.WatchRequest, s grpc.ServerStreamingServer[whe
 // metadata.
 func flies(t *testing.T, f *gateway.Flight, w *waits) wherryv1.ResourcesClient {
 	t.Helper()
-	srv := grpc.NewServer(grpc.ChainUnaryInterceptor(apierr.ServerUnary, f.Unary(func(ctx context.Context) (api.User, error) {
+	user := func(ctx context.Context) (api.User, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		if len(md.Get("master")) > 0 {
 			return api.User{Name: "root", Groups: []string{"system:masters"}}, nil
 		}
 		return api.User{Name: "jane"}, nil
-	})))
-	wherryv1.RegisterResourcesServer(srv, w)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	t.Cleanup(func() {
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(apierr.ClientUnary))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return wherryv1.NewResourcesClient(conn)
+	return wherryv1.NewResourcesClient(testkit.GRPC(t, func(srv *grpc.Server) {
+		wherryv1.RegisterResourcesServer(srv, w)
+	}, grpc.ChainUnaryInterceptor(f.Unary(user))))
 }
 
 func get(name string) *wherryv1.GetRequest {

@@ -11,10 +11,11 @@ import (
 )
 
 // GRPC serves on the loopback what register puts into a server, with gRPC's own
-// limits and our errors, and connects to it. Both go with the test.
-func GRPC(t testing.TB, register func(*grpc.Server)) *grpc.ClientConn {
+// limits, our errors and what options add, and connects to it. Both go with the
+// test.
+func GRPC(t testing.TB, register func(*grpc.Server), options ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
-	srv := grpc.NewServer(grpc.UnaryInterceptor(apierr.ServerUnary), grpc.StreamInterceptor(apierr.ServerStream))
+	srv := grpc.NewServer(append([]grpc.ServerOption{grpc.ChainUnaryInterceptor(apierr.ServerUnary), grpc.ChainStreamInterceptor(apierr.ServerStream)}, options...)...)
 	register(srv)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
