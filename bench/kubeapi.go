@@ -25,6 +25,8 @@ const (
 	apiSpace    = "bench-api"
 )
 
+var fanRow = fmt.Sprintf("fan-out to %d watchers", apiWatchers)
+
 // kubeRows are what is measured of the Kubernetes API, with its goals for one
 // control and for three.
 var kubeRows = []struct {
@@ -45,7 +47,7 @@ var kubeRows = []struct {
 	{"patch (merge)", nil},
 	{"— by client-go", nil},
 	{fmt.Sprintf("list of %d, one client-go", apiObjects), nil},
-	{fmt.Sprintf("fan-out to %d watchers", apiWatchers), func(c cell, n int) string {
+	{fanRow, func(c cell, n int) string {
 		return goal(c.took.at(50) <= 3*time.Millisecond, fmt.Sprintf("p50 ≤ 3 ms with %d", n)) + ", " + goal(c.took.at(99) <= 10*time.Millisecond, "p99 ≤ 10 ms")
 	}},
 	{"— by client-go", nil},
@@ -57,7 +59,7 @@ func (b *bench) kubeAPI(ctx context.Context) error {
 		title: "The Kubernetes API",
 		about: fmt.Sprintf("Over HTTPS with protobuf, %d clients in one process, ten to a connection, %s per cell; ConfigMaps of 256 B in a namespace of their own, %d of them for the list. "+
 			"With three controls the connections go to all in turn. The clients of the first line of each pair do no more than HTTP/2 and TLS, as those of other machines would seem to controld; those of the second are client-go's, which takes the most of this machine's processors itself. "+
-			"Fan-out: %d watches over ten connections, %d writes, from before the write until each watch has told.",
+			"Floor: the same clients at a server of net/http that looks nothing up. Fan-out: %d watches over ten connections, %d writes, from before the write until each watch has told.",
 			apiClients, b.cell, apiObjects, apiWatchers, apiEvents),
 		head: []string{"", "1 control", "3 controls", "goal"},
 	}
@@ -75,8 +77,16 @@ func (b *bench) kubeAPI(ctx context.Context) error {
 			}
 		}
 	}
+	get, fan, err := b.floorCells(ctx)
+	if err != nil {
+		return fmt.Errorf("the floor: %w", err)
+	}
+	floors := map[string]cell{"get": get, fanRow: fan}
 	for i, row := range rows {
 		t.add(append(append([]string{kubeRows[i].name}, row...), goals[i])...)
+		if c, ok := floors[kubeRows[i].name]; ok {
+			t.add("— floor", c.text(), "", "")
+		}
 	}
 	kept, err := b.podsKept(ctx)
 	if err != nil {

@@ -57,9 +57,12 @@ func parts() []part {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	if len(os.Args) > 1 && os.Args[1] == memberCommand {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == memberCommand:
 		err = member(ctx, os.Args[2:])
-	} else {
+	case len(os.Args) > 1 && os.Args[1] == httpCommand:
+		err = httpFloor(ctx, os.Args[2:])
+	default:
 		err = run(ctx)
 	}
 	stop()

@@ -60,7 +60,7 @@ func member(ctx context.Context, args []string) (err error) {
 	}
 	creds := credentials.NewTLS(conf)
 	// As controld.
-	go heap.Keep(ctx, heap.Config{Percent: 50, Room: 48 << 20, Every: 5 * time.Second, Rest: 8 << 20})
+	go heap.Keep(ctx, heap.Config{Percent: 100, Room: 48 << 20, Every: 5 * time.Second, Rest: 8 << 20})
 	s, err := raftstore.Open(raftstore.Config{
 		Log: *kind, ID: *name, Address: *address, Dir: *dir, Codec: api.NewCodec(kinds.Table(), 16<<20),
 		Dial: func(_ context.Context, address string) (grpc.ClientConnInterface, error) {

@@ -40,7 +40,7 @@ func command() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	withConfig(root, func(ctx context.Context, cfg config, _ []string) error {
 		if os.Getenv("GOGC") == "" {
-			go heap.Keep(ctx, heap.Config{Percent: 50, Room: 48 << 20, Every: 5 * time.Second, Rest: 8 << 20})
+			go heap.Keep(ctx, heap.Config{Percent: 100, Room: 48 << 20, Every: 5 * time.Second, Rest: 8 << 20})
 		}
 		return run(ctx, cfg)
 	})
