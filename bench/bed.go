@@ -105,7 +105,8 @@ func (d *bed) loadImage(ctx context.Context) error {
 	return errors.Join(d.Load(ctx, file), os.Remove(file))
 }
 
-// dial makes a gRPC connection to a control as the admin.
+// dial makes a gRPC connection to a control as the admin, from its own host: as
+// the peers' clients it goes by loopback, past the network of the hosts.
 func (d *bed) dial(m testbed.Machine) (*grpc.ClientConn, error) {
 	config, err := d.RESTConfig(testbed.Client, "")
 	if err != nil {
@@ -117,7 +118,7 @@ func (d *bed) dial(m testbed.Machine) (*grpc.ClientConn, error) {
 	}
 	tls.ServerName, tls.NextProtos = testbed.ServerName, nil
 	return grpc.NewClient("passthrough:///"+m.Name+":7443", grpc.WithTransportCredentials(credentials.NewTLS(tls)), quickBackOff(),
-		grpc.WithContextDialer(fromClient(d.Testbed)))
+		grpc.WithContextDialer(from(d.Testbed, m.Name)))
 }
 
 // leader names the control that leads.

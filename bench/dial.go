@@ -7,9 +7,9 @@ import (
 	"github.com/wherry-project/wherry/internal/testbed"
 )
 
-// fromClient connects from within a testbed's client host.
-func fromClient(t *testbed.Testbed) func(context.Context, string) (net.Conn, error) {
+// from connects from within a testbed's host.
+func from(t *testbed.Testbed, host string) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, address string) (net.Conn, error) {
-		return t.Dial(ctx, testbed.Client, "tcp", address)
+		return t.Dial(ctx, host, "tcp", address)
 	}
 }

@@ -35,7 +35,7 @@ func (b *bench) store(ctx context.Context) error {
 			err = errors.Join(err, b.measureAPI(ctx, n, rows))
 		}
 		about := fmt.Sprintf("Per cell: rate (p50 / p99). Clients in one process, each with one request on its way, ten to a connection, all to the leader, "+
-			"mutual TLS on every connection, %d keys, %s per cell. The bare store and etcd run on loopback, controld on a testbed's hosts; the processes share this machine's processors with the clients.", keys, b.cell)
+			"mutual TLS on every connection, %d keys, %s per cell. The bare store and etcd run on loopback, controld on a testbed's hosts, from each of which its clients connect; the processes share this machine's processors with the clients.", keys, b.cell)
 		b.storeTable(fmt.Sprintf("Writes per second, members: %d", n), about, false, rows)
 		b.storeTable(fmt.Sprintf("Linearizable reads per second, members: %d", n), "As above; each reads one object.", true, rows)
 	}
