@@ -227,7 +227,15 @@ func (a *Accounts) User(ctx context.Context, token string) (api.User, error) {
 // Review is who holds a token that is meant for one of the audiences, and for
 // which of them; none are the API's own.
 func (a *Accounts) Review(ctx context.Context, token string, audiences []string) (api.User, []string, error) {
-	if u, ok := a.cfg.Static.find(token); ok {
+	u, ok := a.cfg.Static.find(token)
+	if m := bootstrapToken.FindStringSubmatch(token); !ok && m != nil {
+		var err error
+		if u, err = a.bootstrap(ctx, m[1], m[2]); err != nil {
+			return api.User{}, nil, err
+		}
+		ok = true
+	}
+	if ok {
 		if len(audiences) > 0 && !slices.Contains(audiences, a.cfg.Issuer) {
 			return api.User{}, nil, fmt.Errorf("the token is for the audience %q, not for %q", a.cfg.Issuer, audiences)
 		}
