@@ -56,7 +56,7 @@ func (b *bench) kubeAPI(ctx context.Context) error {
 	t := &table{
 		title: "The Kubernetes API",
 		about: fmt.Sprintf("Over HTTPS with protobuf, %d clients in one process, ten to a connection, %s per cell; ConfigMaps of 256 B in a namespace of their own, %d of them for the list. "+
-			"With three controls the connections go to all in turn, to each on its own host. The clients of the first line of each pair do no more than HTTP/2 and TLS, as those of other machines would seem to controld; those of the second are client-go's, which takes the most of this machine's processors itself. "+
+			"With three controls the connections go to all in turn, to each on its own host. The clients of the first line of each pair do no more than HTTP/2 and TLS, as those of other machines would seem to controld; those of the second are client-go's. "+
 			"Floor: the same clients at a server of net/http that looks nothing up. Fan-out: %d watches over ten connections, %d writes, from before the write until each watch has told.",
 			apiClients, b.cell, apiObjects, apiWatchers, apiEvents),
 		head: []string{"", "1 control", "3 controls", "goal"},
