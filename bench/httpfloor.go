@@ -27,9 +27,7 @@ func httpFloor(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet(httpCommand, flag.ContinueOnError)
 	address := f.String("address", "", "")
 	var id identity
-	f.StringVar(&id.ca, "ca", "", "")
-	f.StringVar(&id.cert, "cert", "", "")
-	f.StringVar(&id.key, "key", "", "")
+	id.flags(f)
 	if err := f.Parse(args); err != nil {
 		return err
 	}

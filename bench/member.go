@@ -48,9 +48,7 @@ func member(ctx context.Context, args []string) (err error) {
 	kind := f.String("log", raftstore.LogWherry, "")
 	add := f.String("add", "", "ID=ADDRESS of the other members, by comma")
 	var id identity
-	f.StringVar(&id.ca, "ca", "", "")
-	f.StringVar(&id.cert, "cert", "", "")
-	f.StringVar(&id.key, "key", "", "")
+	id.flags(f)
 	if err := f.Parse(args); err != nil {
 		return err
 	}

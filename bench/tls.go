@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"flag"
 	"math/big"
 	"net"
 	"os"
@@ -62,6 +63,13 @@ func newIdentity(dir string) (identity, error) {
 		}
 	}
 	return id, nil
+}
+
+// flags has f set the files.
+func (id *identity) flags(f *flag.FlagSet) {
+	f.StringVar(&id.ca, "ca", "", "")
+	f.StringVar(&id.cert, "cert", "", "")
+	f.StringVar(&id.key, "key", "", "")
 }
 
 // config is TLS with certificates on both sides.

@@ -26,15 +26,21 @@ func kinds() *api.Kinds {
 // (phase alone).
 func snapshot(t *testing.T, table *api.Kinds) *store.Snapshot {
 	t.Helper()
-	s := store.NewLocal(api.NewCodec(table, 0))
 	now := metav1.Now()
 	k, _ := table.ByKey("namespaces")
-	for _, n := range []*corev1.Namespace{
-		{ObjectMeta: metav1.ObjectMeta{Name: "live"}, Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive}},
-		{ObjectMeta: metav1.ObjectMeta{Name: "dying", DeletionTimestamp: &now}},
-		{ObjectMeta: metav1.ObjectMeta{Name: "ending"}, Status: corev1.NamespaceStatus{Phase: corev1.NamespaceTerminating}},
-	} {
-		r, err := k.Record(n)
+	return holding(t, table, []*api.Kind{k, k, k},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "live"}, Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "dying", DeletionTimestamp: &now}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ending"}, Status: corev1.NamespaceStatus{Phase: corev1.NamespaceTerminating}},
+	)
+}
+
+// holding is a snapshot of objects of these kinds.
+func holding(t *testing.T, table *api.Kinds, kinds []*api.Kind, objects ...api.Object) *store.Snapshot {
+	t.Helper()
+	s := store.NewLocal(api.NewCodec(table, 0))
+	for i, obj := range objects {
+		r, err := kinds[i].Record(obj)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,25 +15,16 @@ import (
 // with is a snapshot of objects, each a resource and a manifest.
 func with(t *testing.T, table *api.Kinds, objects ...[2]string) *store.Snapshot {
 	t.Helper()
-	s := store.NewLocal(api.NewCodec(table, 0))
+	var ks []*api.Kind
+	var made []api.Object
 	for _, o := range objects {
 		k, ok := table.ByKey(o[0])
 		if !ok {
 			t.Fatalf("no kind %s", o[0])
 		}
-		r, err := k.Record(read(t, k, o[1]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Commit(t.Context(), store.Command{Changes: []store.Change{{Op: store.Put, Key: r.Key, Record: r}}}); err != nil {
-			t.Fatal(err)
-		}
+		ks, made = append(ks, k), append(made, read(t, k, o[1]))
 	}
-	snap, err := s.Snapshot(t.Context(), store.At{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return snap
+	return holding(t, table, ks, made...)
 }
 
 // readLast is read for a manifest in which a later key goes before an earlier one.
